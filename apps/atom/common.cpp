@@ -1,0 +1,123 @@
+#include "common.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <thread>
+
+#include "base/interrupt.h"
+#include "base/log.h"
+
+namespace atom::cli {
+namespace {
+
+/// Beyond this, threads of one process only get in each other's way.
+constexpr int kMaxThreads = 1024;
+
+int thread_count(int asked) {
+  if (asked > 0) return asked;
+  const unsigned cores = std::thread::hardware_concurrency();
+  return cores == 0 ? 1 : static_cast<int>(cores);
+}
+
+}  // namespace
+
+void OutputOptions::add_to(CLI::App& command) {
+  command.add_flag("--json", json,
+                   "Print one JSON object on standard output, everything else on standard error");
+  command
+      .add_option("--log-level", log_level,
+                  "What to say on standard error: trace, debug, info, warn, error, off")
+      ->capture_default_str();
+}
+
+void OutputOptions::apply() const {
+  init_log(log_level);
+}
+
+void DeviceOptions::add_to(CLI::App& command) {
+  command.add_option("--threads", threads, "Threads to compute with (default: one a core)")
+      ->check(CLI::Range(1, kMaxThreads));
+  command.add_option(
+      "--isa", isa,
+      "Instruction set to use at most: reference, avx2, avx512, avx512vnni (default: the best that this "
+      "processor has)");
+  command.add_option("--device", device, "cpu, or cuda[:N] in builds with CUDA")->capture_default_str();
+}
+
+Device::Device(const DeviceOptions& options) : pool_(thread_count(options.threads)) {
+  if (options.device != "cpu") {
+    const bool cuda = options.device == "cuda" || options.device.rfind("cuda:", 0) == 0;
+    if (cuda)
+      throw UsageError(fmt::format("--device {}: this build has no CUDA support", printable(options.device)));
+    throw UsageError(
+        fmt::format("--device: expected cpu or cuda[:N], found '{}'", printable(options.device)));
+  }
+  context_.pool = &pool_;
+  context_.isa = options.isa.empty() ? detect_cpu_isa() : parse_cpu_isa(options.isa);
+  spdlog::info("cpu with {} ({} thread{})", name_of(context_.isa), pool_.size(),
+               pool_.size() == 1 ? "" : "s");
+}
+
+void add_model_argument(CLI::App& command, std::filesystem::path& model) {
+  command
+      .add_option("MODEL", model,
+                  "A GGUF file, a Hugging Face directory (config.json, model.safetensors, tokenizer.json), "
+                  "or a packed "
+                  "Atom directory")
+      ->required();
+}
+
+void add_kv_cache_option(CLI::App& command, std::optional<KvFormat>& format) {
+  command.add_option_function<std::string>(
+      "--kv-cache", [&format](const std::string& name) { format = parse_kv_format(name); },
+      "Format of the KV cache: f32, f16, int8, int4 (default: what the checkpoint was made for; f16 for full "
+      "precision)");
+}
+
+std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, const Device& device) {
+  auto model = Model::load(checkpoint, device.context());
+  throw_if_interrupted();
+  std::map<std::string, int> kernels;
+  for (const auto& [name, info] : model->linear_infos()) {
+    ++kernels[fmt::format("{} {} by {}", name == "lm_head" ? "lm_head" : "linear", info.kind, info.kernel)];
+  }
+  std::string list;
+  for (const auto& [kernel, count] : kernels) {
+    list +=
+        fmt::format("{}{}{}", list.empty() ? "" : ", ", kernel, count > 1 ? fmt::format(" x{}", count) : "");
+  }
+  spdlog::info("{}: {:.1f} M weights, {:.1f} MB; {}", checkpoint.path().filename().string(),
+               static_cast<double>(model->weight_count()) / 1e6,
+               static_cast<double>(model->weight_bytes()) / 1e6, list);
+  return model;
+}
+
+text::Tokenizer load_tokenizer(const Checkpoint& checkpoint) {
+  return text::Tokenizer::from_json(nlohmann::json(checkpoint.tokenizer_json()),
+                                    checkpoint.path().string() + ": tokenizer");
+}
+
+void print(std::string_view text) {
+  const bool written =
+      std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+  require(written, "standard output: cannot write: {}", std::strerror(errno));
+}
+
+void print_json(const Json& json) {
+  print(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+std::string read_standard_input(size_t limit) {
+  std::string text;
+  char buffer[1 << 16];
+  while (const size_t count = std::fread(buffer, 1, sizeof(buffer), stdin)) {
+    text.append(buffer, count);
+    require(text.size() <= limit, "standard input: more than {} bytes", limit);
+  }
+  require(std::ferror(stdin) == 0, "standard input: cannot read: {}", std::strerror(errno));
+  return text;
+}
+
+}  // namespace atom::cli

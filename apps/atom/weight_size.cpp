@@ -1,0 +1,44 @@
+#include "weight_size.h"
+
+#include <filesystem>
+#include <system_error>
+
+#include "base/error.h"
+
+namespace atom::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+int64_t size_of_file(const fs::path& path) {
+  std::error_code error;
+  const auto size = fs::file_size(path, error);
+  require(!error, "{}: cannot read its size: {}", path.string(), error.message());
+  return static_cast<int64_t>(size);
+}
+
+int64_t size_of_weights_file(const fs::path& path) {
+  if (!fs::is_directory(path)) return size_of_file(path);
+  int64_t size = 0;
+  for (const auto& entry : fs::directory_iterator(path)) {
+    if (entry.path().extension() == ".safetensors") size += size_of_file(entry.path());
+  }
+  return size;
+}
+
+}  // namespace
+
+double WeightSize::bits_per_weight() const {
+  return 8.0 * static_cast<double>(tensor_bytes) / static_cast<double>(weights);
+}
+
+WeightSize weight_size(const Checkpoint& checkpoint, const Model& model) {
+  WeightSize size;
+  size.weights = model.weight_count();
+  for (const auto& name : checkpoint.names())
+    size.tensor_bytes += static_cast<int64_t>(checkpoint.info(name).bytes);
+  size.file_bytes = size_of_weights_file(checkpoint.path());
+  return size;
+}
+
+}  // namespace atom::cli

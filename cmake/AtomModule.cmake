@@ -1,0 +1,48 @@
+# atom_module(NAME DEPS module... LIBS target...)
+#
+# Makes the static library atom_NAME from every .cpp of this folder (and of the folders below it), and the
+# executable atom_NAME_test from every *_test.cpp. A file whose name ends in _avx2, _avx512 or _avx512vnni is
+# compiled for that instruction set alone and left out on other processors.
+function(atom_module name)
+  cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
+  set(tests ${sources})
+  list(FILTER tests INCLUDE REGEX "_test\\.cpp$")
+  list(FILTER sources EXCLUDE REGEX "_test\\.cpp$")
+  if(NOT ATOM_X86)
+    list(FILTER sources EXCLUDE REGEX "_avx(2|512|512vnni)\\.cpp$")
+  endif()
+  foreach(source IN LISTS sources)
+    if(source MATCHES "_avx2\\.cpp$")
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;-mbmi2")
+    elseif(source MATCHES "_avx512\\.cpp$")
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
+        "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma;-mf16c;-mbmi2;-mprefer-vector-width=512")
+    elseif(source MATCHES "_avx512vnni\\.cpp$")
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
+        "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mfma;-mf16c;-mbmi2;-mprefer-vector-width=512")
+    endif()
+  endforeach()
+  # GCC 12 takes the deliberately undefined vectors inside its own AVX-512 intrinsics for mistakes (PR 105593).
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    foreach(source IN LISTS sources)
+      if(source MATCHES "_avx512(vnni)?\\.cpp$")
+        set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS
+          "-Wno-uninitialized;-Wno-maybe-uninitialized")
+      endif()
+    endforeach()
+  endif()
+  if(NOT sources)
+    return()
+  endif()
+  add_library(atom_${name} STATIC ${sources})
+  target_include_directories(atom_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
+  list(TRANSFORM ARG_DEPS PREPEND atom_)
+  target_link_libraries(atom_${name} PUBLIC ${ARG_DEPS} ${ARG_LIBS})
+  if(ATOM_TESTS AND tests)
+    add_executable(atom_${name}_test ${tests})
+    target_link_libraries(atom_${name}_test PRIVATE atom_${name} GTest::gtest GTest::gtest_main)
+    gtest_discover_tests(atom_${name}_test DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+      PROPERTIES LABELS unit TIMEOUT 600)
+  endif()
+endfunction()

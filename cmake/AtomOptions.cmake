@@ -1,0 +1,34 @@
+# Flags that every target shares.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wno-unused-parameter -Wno-missing-field-initializers)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC 12 warns of overlaps inside std::string that cannot happen (GCC bug 105651).
+  add_compile_options(-Wno-restrict)
+endif()
+# Results must not depend on which multiply-adds a compiler chose to fuse: fma is written where it is meant.
+add_compile_options(-ffp-contract=off)
+
+if(ATOM_SANITIZE)
+  add_compile_options(-fsanitize=${ATOM_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${ATOM_SANITIZE})
+endif()
+
+if(ATOM_FUZZ)
+  # Coverage feedback for libFuzzer from all the code, not only from the targets' own.
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
+find_program(ATOM_CCACHE ccache)
+if(ATOM_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${ATOM_CCACHE})
+endif()
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(ATOM_X86 ON)
+else()
+  set(ATOM_X86 OFF)
+endif()

@@ -1,0 +1,36 @@
+#include "base/interrupt.h"
+
+#include <csignal>
+
+#include "base/error.h"
+
+namespace atom {
+namespace {
+
+// A signal handler can reach nothing but a flag of static lifetime.
+volatile std::sig_atomic_t interrupt_flag = 0;
+
+void on_signal(int signal) {
+  if (interrupt_flag != 0) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
+  interrupt_flag = 1;
+}
+
+}  // namespace
+
+void install_interrupt_handler() {
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+}
+
+bool interrupted() {
+  return interrupt_flag != 0;
+}
+
+void throw_if_interrupted() {
+  if (interrupted()) throw Interrupted();
+}
+
+}  // namespace atom

@@ -1,0 +1,14 @@
+#pragma once
+
+namespace atom {
+
+/// Makes SIGINT and SIGTERM set a flag instead of ending the process; a second signal ends it at once.
+void install_interrupt_handler();
+
+/// Whether such a signal has arrived.
+bool interrupted();
+
+/// Throws Interrupted when such a signal has arrived. Long loops call it once per step.
+void throw_if_interrupted();
+
+}  // namespace atom

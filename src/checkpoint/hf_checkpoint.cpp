@@ -1,0 +1,68 @@
+#include "checkpoint/hf_checkpoint.h"
+
+#include "base/error.h"
+#include "base/mapped_file.h"
+#include "base/utf8.h"
+#include "checkpoint/json.h"
+
+namespace atom {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool has(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(path, error);
+}
+
+/// A JSON document that must be there and be an object.
+nlohmann::ordered_json read_object(const fs::path& path) {
+  require(has(path), "{}: missing from the model directory", path.string());
+  nlohmann::ordered_json document = read_json_file(path);
+  require(document.is_object(), "{}: expected a JSON object, found {}", path.string(), document.type_name());
+  return document;
+}
+
+nlohmann::ordered_json read_tokenizer_config(const fs::path& directory) {
+  nlohmann::ordered_json config = nlohmann::ordered_json::object();
+  if (const fs::path path = directory / "tokenizer_config.json"; has(path)) config = read_object(path);
+  if (const fs::path path = directory / "chat_template.jinja"; has(path)) {
+    const std::string text = read_text_file(path, size_t{1} << 24);
+    require(is_valid_utf8(text), "{}: not valid UTF-8", path.string());
+    config["chat_template"] = text;
+  }
+  return config;
+}
+
+fs::path tensors_of(const fs::path& directory) {
+  const fs::path single = directory / "model.safetensors";
+  const fs::path index = directory / "model.safetensors.index.json";
+  require(has(single) || !has(index),
+          "{}: sharded checkpoints are not supported yet, expected a single model.safetensors",
+          index.string());
+  require(has(single), "{}: missing from the model directory", single.string());
+  return single;
+}
+
+}  // namespace
+
+HfCheckpoint::HfCheckpoint(const fs::path& directory)
+    : Checkpoint(directory),
+      config_(read_object(directory / "config.json")),
+      tokenizer_json_(read_object(directory / "tokenizer.json")),
+      tokenizer_config_(read_tokenizer_config(directory)),
+      tensors_(tensors_of(directory)) {}
+
+std::vector<std::string> HfCheckpoint::names() const {
+  std::vector<std::string> names;
+  names.reserve(tensors_.entries().size());
+  for (const SafetensorsEntry& entry : tensors_.entries()) names.push_back(entry.name);
+  return names;
+}
+
+TensorInfo HfCheckpoint::info(const std::string& name) const {
+  const SafetensorsEntry& entry = tensors_.get(name);
+  return {std::string(name_of(entry.dtype)), entry.shape, entry.bytes.size()};
+}
+
+}  // namespace atom

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/safetensors.h"
+
+namespace atom {
+
+/// A directory in Hugging Face layout: config.json, model.safetensors, tokenizer.json and, when there are
+/// such, tokenizer_config.json and chat_template.jinja (which takes precedence over the template in
+/// tokenizer_config.json).
+class HfCheckpoint : public Checkpoint {
+ public:
+  explicit HfCheckpoint(const std::filesystem::path& directory);
+
+  std::string format() const override { return "safetensors"; }
+  const nlohmann::ordered_json& config() const override { return config_; }
+  std::vector<std::string> names() const override;
+  bool contains(const std::string& name) const override { return tensors_.find(name) != nullptr; }
+  TensorInfo info(const std::string& name) const override;
+  Tensor load(const std::string& name) const override { return tensors_.load(name); }
+  void read_float(const std::string& name, std::span<float> out) const override {
+    tensors_.read_float(name, out);
+  }
+  const nlohmann::ordered_json& tokenizer_json() const override { return tokenizer_json_; }
+  const nlohmann::ordered_json& tokenizer_config() const override { return tokenizer_config_; }
+
+ private:
+  nlohmann::ordered_json config_;
+  nlohmann::ordered_json tokenizer_json_;
+  nlohmann::ordered_json tokenizer_config_;
+  SafetensorsFile tensors_;
+};
+
+}  // namespace atom

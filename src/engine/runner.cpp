@@ -1,0 +1,44 @@
+#include "engine/runner.h"
+
+#include <algorithm>
+
+namespace atom {
+
+MatrixView<const float> Runner::step(std::span<const Chunk> chunks) {
+  try {
+    append(chunks);
+    return model_->forward({tokens_, positions_, slots_, spans_}, *cache_, workspace_);
+  } catch (...) {
+    for (size_t i = 0; i < spans_.size(); ++i) {
+      chunks[i].table->truncate(spans_[i].context - spans_[i].n_rows);
+    }
+    throw;
+  }
+}
+
+void Runner::append(std::span<const Chunk> chunks) {
+  tokens_.clear();
+  positions_.clear();
+  slots_.clear();
+  spans_.clear();
+  for (const Chunk& chunk : chunks) {
+    const int64_t begin = chunk.table->length();
+    const auto rows = static_cast<int64_t>(chunk.tokens.size());
+    const auto first_row = static_cast<int64_t>(tokens_.size());
+    chunk.table->append(rows, slots_);
+    spans_.push_back({first_row, rows, begin + rows, chunk.table->blocks()});
+    tokens_.insert(tokens_.end(), chunk.tokens.begin(), chunk.tokens.end());
+    for (int64_t i = 0; i < rows; ++i) positions_.push_back(static_cast<int32_t>(begin + i));
+  }
+}
+
+MatrixView<float> Runner::logits(MatrixView<const float> hidden) {
+  const int64_t vocab = model_->config().vocab;
+  const auto needed = static_cast<size_t>(hidden.rows * vocab);
+  if (logits_.size() < needed) logits_ = Buffer<float>(needed);
+  const MatrixView<float> out{logits_.data(), hidden.rows, vocab};
+  model_->logits(hidden, out, workspace_);
+  return out;
+}
+
+}  // namespace atom

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kvcache/paged_cache.h"
+#include "model/model.h"
+
+namespace atom {
+
+/// The newest tokens of one sequence in a step: a piece of its prompt (prefill) or its last token (decode).
+struct Chunk {
+  BlockTable* table;
+  std::span<const int32_t> tokens;
+};
+
+/// Runs steps of a model over one paged KV cache. A step is a ragged batch: any number of sequences, each
+/// with any number of tokens more. The generator passes one sequence; a scheduler would pass many to the same
+/// interface.
+class Runner {
+ public:
+  Runner(const Model& model, PagedKvCache& cache) : model_(&model), cache_(&cache) {}
+
+  /// Appends the tokens to the tables and returns the residual stream of all of them in order, [tokens,
+  /// hidden], valid until the next call. The tables are as before when this throws (a full cache, a token or
+  /// position out of range).
+  MatrixView<const float> step(std::span<const Chunk> chunks);
+
+  /// logits [rows, vocab] of rows of `step`'s result, valid until the next call.
+  MatrixView<float> logits(MatrixView<const float> hidden);
+
+ private:
+  void append(std::span<const Chunk> chunks);
+
+  const Model* model_;
+  PagedKvCache* cache_;
+  Workspace workspace_;
+  Buffer<float> logits_;
+  // The batch of the step in progress; kept so that a decode step allocates nothing.
+  std::vector<int32_t> tokens_;
+  std::vector<int32_t> positions_;
+  std::vector<int64_t> slots_;
+  std::vector<SequenceSpan> spans_;
+};
+
+}  // namespace atom

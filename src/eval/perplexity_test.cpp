@@ -1,0 +1,125 @@
+#include "eval/perplexity.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "engine/runner.h"
+#include "engine/tiny_model_testing.h"
+#include "eval/log_likelihood.h"
+
+namespace atom {
+namespace {
+
+/// log softmax(x)[target] in long double.
+double exact(const std::vector<float>& x, size_t target) {
+  long double largest = -INFINITY;
+  for (const float value : x) largest = std::max(largest, static_cast<long double>(value));
+  long double sum = 0;
+  for (const float value : x) sum += std::exp(static_cast<long double>(value) - largest);
+  return static_cast<double>(static_cast<long double>(x[target]) - largest - std::log(sum));
+}
+
+TEST(LogLikelihood, EqualsLongDouble) {
+  Random random(1);
+  for (const size_t size : {1, 2, 15, 16, 17, 100, 1024, 1025, 49152}) {
+    for (const double spread : {0.0, 1.0, 20.0, 300.0}) {
+      std::vector<float> logits(size);
+      for (float& logit : logits) logit = static_cast<float>((random.uniform() - 0.5) * spread);
+      const size_t target = random.below(size);
+      EXPECT_NEAR(log_likelihood(logits, static_cast<int32_t>(target)), exact(logits, target), 1e-6) << size;
+    }
+  }
+}
+
+TEST(LogLikelihood, ExtremesAreNoAccident) {
+  const float huge = std::numeric_limits<float>::max();
+  EXPECT_EQ(log_likelihood(std::vector<float>{huge, 0.0f}, 0), 0.0);
+  EXPECT_EQ(log_likelihood(std::vector<float>{-INFINITY, 0.0f}, 0), -INFINITY);
+  EXPECT_NEAR(log_likelihood(std::vector<float>(64, -huge), 3), -std::log(64.0), 1e-6);
+  EXPECT_TRUE(std::isnan(log_likelihood(std::vector<float>{-INFINITY, -INFINITY}, 0)));
+  EXPECT_TRUE(std::isnan(log_likelihood(std::vector<float>{INFINITY, 0.0f}, 1)));
+  EXPECT_TRUE(std::isnan(log_likelihood(std::vector<float>{NAN, 0.0f}, 1)));
+}
+
+/// The protocol written down once more, without chunks and without a cache that is used twice.
+double direct_perplexity(const TinyModel& tiny, const std::vector<int32_t>& tokens, size_t window,
+                         size_t windows) {
+  double nll = 0.0;
+  for (size_t i = 0; i < windows; ++i) {
+    const std::vector<int32_t> piece(tokens.begin() + static_cast<std::ptrdiff_t>(i * window),
+                                     tokens.begin() + static_cast<std::ptrdiff_t>((i + 1) * window));
+    PagedKvCache cache(tiny.model->kv_shape(), KvFormat::f32, 100);
+    BlockTable table(cache);
+    Runner runner(*tiny.model, cache);
+    const Chunk chunk{&table, piece};
+    const auto logits = runner.logits(runner.step({&chunk, 1}));
+    double sum = 0.0;
+    for (size_t t = 0; t + 1 < window; ++t) {
+      const float* row = logits.row(static_cast<int64_t>(t));
+      sum -= exact(std::vector<float>(row, row + logits.cols), static_cast<size_t>(piece[t + 1]));
+    }
+    nll += sum / static_cast<double>(window - 1) * static_cast<double>(window);
+  }
+  return std::exp(nll / static_cast<double>(windows * window));
+}
+
+TEST(Perplexity, EqualsTheDirectComputation) {
+  test_support::TinyLlama shape;
+  shape.context = 1024;
+  const TinyModel tiny(shape);
+  const auto tokens = tiny.random_tokens(1500);
+  for (const int64_t window : {2, 64, 513, 700}) {
+    PerplexityOptions options{.window = window, .windows = 3, .kv_format = KvFormat::f32, .quiet = true};
+    const PerplexityResult result = perplexity(*tiny.model, tokens, options);
+    const int64_t windows = std::min<int64_t>(3, 1500 / window);
+    EXPECT_EQ(result.windows, windows);
+    EXPECT_EQ(result.tokens, windows * window);
+    const double expected =
+        direct_perplexity(tiny, tokens, static_cast<size_t>(window), static_cast<size_t>(windows));
+    EXPECT_NEAR(result.perplexity, expected, 1e-6 * expected) << window;
+    EXPECT_DOUBLE_EQ(std::exp(result.mean_nll), result.perplexity);
+  }
+}
+
+TEST(Perplexity, TheNumberOfThreadsDoesNotMatter) {
+  TinyModel tiny;
+  const auto tokens = tiny.random_tokens(300);
+  const PerplexityOptions options{.window = 100, .quiet = true};
+  const double one = perplexity(*tiny.model, tokens, options).perplexity;
+  ThreadPool three(3);
+  tiny.device.pool = &three;
+  EXPECT_EQ(perplexity(*tiny.model, tokens, options).perplexity, one);
+  tiny.device.pool = &tiny.pool;
+}
+
+TEST(Perplexity, TheCacheFormatCounts) {
+  const TinyModel tiny;
+  const auto tokens = tiny.random_tokens(128);
+  const auto with = [&](std::optional<KvFormat> format) {
+    return perplexity(*tiny.model, tokens, {.window = 128, .kv_format = format, .quiet = true});
+  };
+  EXPECT_EQ(with(std::nullopt).kv_format, KvFormat::f16);
+  EXPECT_EQ(with(std::nullopt).perplexity, with(KvFormat::f16).perplexity);
+  EXPECT_NE(with(KvFormat::f32).perplexity, with(KvFormat::int4).perplexity);
+}
+
+TEST(Perplexity, BadArgumentsAreErrors) {
+  const TinyModel tiny;
+  const auto tokens = tiny.random_tokens(100);
+  const auto run = [&](int64_t window, std::optional<int64_t> windows) {
+    return perplexity(*tiny.model, tokens, {.window = window, .windows = windows, .quiet = true});
+  };
+  EXPECT_THROW(run(1, 1), Error);
+  EXPECT_THROW(run(0, 1), Error);
+  EXPECT_THROW(run(101, 1), Error);
+  EXPECT_THROW(run(257, 1), Error);
+  EXPECT_THROW(run(50, 0), Error);
+  EXPECT_EQ(run(50, 9).windows, 2);
+}
+
+}  // namespace
+}  // namespace atom

@@ -1,0 +1,166 @@
+#include "kernels/cpu/fused.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+#include "kernels/cpu/fused_tokens.h"
+#include "kernels/numerics.h"
+
+namespace atom::cpu {
+namespace {
+
+constexpr int64_t kBlock = 2048;
+
+/// Room for `count` floats: on the stack for usual sizes, because an allocation would show in a decode step.
+template <int64_t kStack>
+class Scratch {
+ public:
+  explicit Scratch(int64_t count) : heap_(count > kStack ? static_cast<size_t>(count) : 0) {}
+  float* data() { return heap_.empty() ? stack_ : heap_.data(); }
+
+ private:
+  alignas(kAlignment) float stack_[kStack];
+  Buffer<float> heap_;
+};
+using BlockScratch = Scratch<2 * kBlock>;
+using RowScratch = Scratch<4 * kBlock>;
+
+/// Channels quantized at a time: whole groups.
+int64_t block_of(const ChannelLayout& layout) {
+  return std::max<int64_t>(1, kBlock / layout.group) * layout.group;
+}
+
+/// Floats of block scratch that quantize_token() passes to `channels` at most.
+int64_t scratch_of(const ChannelLayout& layout) {
+  return std::max(std::min(block_of(layout), layout.k_normal()), layout.n_outlier);
+}
+
+/// Quantizes one token. `channels(begin, n)` returns n channels from `begin` in the layer's order.
+template <class Channels>
+void quantize_token(const FusedRows& rows, const Channels& channels, QuantizedActivations& out,
+                    int64_t token) {
+  const ActivationSpec& spec = out.spec();
+  const ChannelLayout& layout = spec.layout;
+  int8_t* values = out.values(token);
+  float* scales = out.scales(token);
+  int32_t* sums = out.sums(token);
+  const float high = spec.bits == 4 ? 7.0f : 127.0f;
+  const float low = spec.bits == 4 ? -8.0f : -127.0f;
+  const int64_t block = block_of(layout);
+  for (int64_t begin = 0; begin < layout.k_normal(); begin += block) {
+    const int64_t n = std::min(block, layout.k_normal() - begin);
+    const int64_t g = begin / layout.group;
+    rows.quantize_groups(channels(begin, n), n, layout.group, spec.clip, low, high, values + begin,
+                         scales + g, sums + g);
+  }
+
+  const int64_t groups = layout.groups();
+  scales[groups] = 0.0f;
+  sums[groups] = 0;
+  if (layout.n_outlier == 0) return;
+  const float* outliers = channels(layout.k_normal(), layout.n_outlier);
+  if (layout.outlier_type == OutlierType::fp16) {
+    rows.round_to_half(outliers, layout.n_outlier, out.outliers_fp16(token));
+  } else {
+    rows.quantize_groups(outliers, layout.n_outlier, layout.n_outlier, 1.0f, -127.0f, 127.0f,
+                         values + out.outlier_offset(), scales + groups, sums + groups);
+  }
+}
+
+void rms_norm_token(const FusedRows& rows, const float* x, const float* weight, int64_t n, float eps,
+                    float* out) {
+  const float factor = numerics::inverse_rms(rows.sum_of_squares(x, n), n, eps);
+  rows.normalize(x, weight, factor, n, out);
+}
+
+}  // namespace
+
+void embedding_lookup(const FusedRows& rows, const DeviceContext& device, const EmbeddingLookup& op) {
+  const int64_t hidden = op.out.cols;
+  const auto tokens = static_cast<int64_t>(op.tokens.size());
+  assert(op.out.rows == tokens && is_float(op.dtype));
+  for_each_token_range(device, tokens, hidden, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t first = op.tokens[static_cast<size_t>(t)] * hidden;
+      if (op.dtype == DType::f32) {
+        std::memcpy(op.out.row(t), static_cast<const float*>(op.table) + first,
+                    static_cast<size_t>(hidden) * sizeof(float));
+      } else {
+        const auto widen = op.dtype == DType::f16 ? rows.widen_half : rows.widen_bfloat16;
+        widen(static_cast<const uint16_t*>(op.table) + first, hidden, op.out.row(t));
+      }
+    }
+  });
+}
+
+void rms_norm(const FusedRows& rows, const DeviceContext& device, const RmsNorm& op) {
+  assert(op.out.rows == op.x.rows && op.out.cols == op.x.cols);
+  for_each_token_range(device, op.x.rows, op.x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      rms_norm_token(rows, op.x.row(t), op.weight, op.x.cols, op.eps, op.out.row(t));
+    }
+  });
+}
+
+void rms_norm_quantize(const FusedRows& rows, const DeviceContext& device, const RmsNormQuantize& op) {
+  const int64_t k = op.x.cols;
+  assert(op.out->tokens() == op.x.rows && op.out->layout().k == k);
+  for_each_token_range(device, op.x.rows, k, [&](int64_t begin, int64_t end) {
+    RowScratch row(k);
+    BlockScratch block(scratch_of(op.out->layout()));
+    const auto channels = [&](int64_t first, int64_t n) -> const float* {
+      if (op.permutation == nullptr) return row.data() + first;
+      rows.gather(row.data(), op.permutation + first, n, block.data());
+      return block.data();
+    };
+    for (int64_t t = begin; t < end; ++t) {
+      rms_norm_token(rows, op.x.row(t), op.weight, k, op.eps, row.data());
+      quantize_token(rows, channels, *op.out, t);
+    }
+  });
+}
+
+void reorder_quantize(const FusedRows& rows, const DeviceContext& device, const ReorderQuantize& op) {
+  assert(op.out->tokens() == op.x.rows && op.out->layout().k == op.x.cols);
+  for_each_token_range(device, op.x.rows, op.x.cols, [&](int64_t begin, int64_t end) {
+    BlockScratch block(scratch_of(op.out->layout()));
+    for (int64_t t = begin; t < end; ++t) {
+      const auto channels = [&](int64_t first, int64_t n) -> const float* {
+        if (op.permutation == nullptr) return op.x.row(t) + first;
+        rows.gather(op.x.row(t), op.permutation + first, n, block.data());
+        return block.data();
+      };
+      quantize_token(rows, channels, *op.out, t);
+    }
+  });
+}
+
+void silu_mul(const FusedRows& rows, const DeviceContext& device, const SiluMul& op) {
+  const int64_t inner = op.out.cols;
+  assert(op.out.rows == op.gate_up.rows && op.gate_up.cols == 2 * inner);
+  for_each_token_range(device, op.out.rows, inner, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const float* gate = op.gate_up.row(t);
+      rows.silu_mul(gate, gate + inner, inner, op.out.row(t));
+    }
+  });
+}
+
+void silu_mul_quantize(const FusedRows& rows, const DeviceContext& device, const SiluMulQuantize& op) {
+  const int64_t inner = op.out->layout().k;
+  assert(op.out->tokens() == op.gate_up.rows && op.gate_up.cols == 2 * inner);
+  for_each_token_range(device, op.gate_up.rows, inner, [&](int64_t begin, int64_t end) {
+    BlockScratch block(scratch_of(op.out->layout()));
+    for (int64_t t = begin; t < end; ++t) {
+      const float* gate = op.gate_up.row(t);
+      const auto channels = [&](int64_t first, int64_t n) -> const float* {
+        rows.silu_mul(gate + first, gate + inner + first, n, block.data());
+        return block.data();
+      };
+      quantize_token(rows, channels, *op.out, t);
+    }
+  });
+}
+
+}  // namespace atom::cpu

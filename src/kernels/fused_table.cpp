@@ -1,0 +1,95 @@
+#include "kernels/cpu/fused.h"
+#include "kernels/cpu/rope.h"
+#include "kernels/ops.h"
+#include "kernels/reference/fused.h"
+#include "kernels/reference/rope.h"
+
+// The implementations of the fused ops, in order of preference.
+namespace atom {
+namespace {
+
+template <class Op>
+bool always(const DeviceContext&, const Op&) {
+  return true;
+}
+
+template <CpuIsa isa, class Op>
+bool has_isa(const DeviceContext& device, const Op&) {
+  return device.isa >= isa;
+}
+
+#if defined(__x86_64__)
+template <class Op>
+using RowsFunction = void (*)(const cpu::FusedRows&, const DeviceContext&, const Op&);
+
+template <class Op, RowsFunction<Op> function, const cpu::FusedRows& (*rows)()>
+void run_rows(const DeviceContext& device, const Op& op) {
+  function(rows(), device, op);
+}
+
+template <CpuIsa isa, const cpu::RopeRows& (*rows)()>
+bool supports_rope(const DeviceContext& device, const RopeAppend& op) {
+  return device.isa >= isa && cpu::supports_rope_append(rows(), op);
+}
+
+template <const cpu::RopeRows& (*rows)()>
+void run_rope(const DeviceContext& device, const RopeAppend& op) {
+  cpu::rope_append(rows(), device, op);
+}
+#endif
+
+/// AVX-512, then AVX2, then the reference.
+template <class Op, auto vector_function, auto reference_function>
+constexpr Implementation<Op> kRowTable[] = {
+#if defined(__x86_64__)
+    {"avx512", has_isa<CpuIsa::avx512, Op>, run_rows<Op, vector_function, cpu::fused_rows_avx512>},
+    {"avx2", has_isa<CpuIsa::avx2, Op>, run_rows<Op, vector_function, cpu::fused_rows_avx2>},
+#endif
+    {"reference", always<Op>, reference_function},
+};
+
+}  // namespace
+
+template <>
+std::span<const Implementation<EmbeddingLookup>> implementations() {
+  return kRowTable<EmbeddingLookup, cpu::embedding_lookup, reference::embedding_lookup>;
+}
+
+template <>
+std::span<const Implementation<RmsNorm>> implementations() {
+  return kRowTable<RmsNorm, cpu::rms_norm, reference::rms_norm>;
+}
+
+template <>
+std::span<const Implementation<RmsNormQuantize>> implementations() {
+  return kRowTable<RmsNormQuantize, cpu::rms_norm_quantize, reference::rms_norm_quantize>;
+}
+
+template <>
+std::span<const Implementation<ReorderQuantize>> implementations() {
+  return kRowTable<ReorderQuantize, cpu::reorder_quantize, reference::reorder_quantize>;
+}
+
+template <>
+std::span<const Implementation<SiluMul>> implementations() {
+  return kRowTable<SiluMul, cpu::silu_mul, reference::silu_mul>;
+}
+
+template <>
+std::span<const Implementation<SiluMulQuantize>> implementations() {
+  return kRowTable<SiluMulQuantize, cpu::silu_mul_quantize, reference::silu_mul_quantize>;
+}
+
+template <>
+std::span<const Implementation<RopeAppend>> implementations() {
+  static constexpr Implementation<RopeAppend> kTable[] = {
+#if defined(__x86_64__)
+    {"avx512", supports_rope<CpuIsa::avx512, cpu::rope_rows_avx512>, run_rope<cpu::rope_rows_avx512>},
+    {"avx2", supports_rope<CpuIsa::avx2, cpu::rope_rows_avx2>, run_rope<cpu::rope_rows_avx2>},
+#endif
+    {"reference", always, reference::rope_append},
+  };
+  return kTable;
+}
+
+}  // namespace atom

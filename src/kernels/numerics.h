@@ -1,0 +1,114 @@
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "tensor/half.h"
+
+/// Scalar definitions of the numeric contract (docs/numerics.md); the vector kernels repeat them operation by
+/// operation.
+namespace atom::numerics {
+
+inline constexpr float kHalfMax = 65504.0f;
+
+/// fp16(x) kept finite, as float. x >= 0 for scales.
+inline float finite_half(float x) {
+  const float bounded = x < -kHalfMax ? -kHalfMax : (x > kHalfMax ? kHalfMax : x);
+  return round_to_half(bounded);
+}
+
+/// Symmetric scale of a group whose largest magnitude is max_abs: fp16(clip * max_abs / q_max).
+inline float symmetric_scale(float max_abs, float clip, float q_max) {
+  return finite_half(clip * max_abs / q_max);
+}
+
+/// The larger of `max_abs` and |x|; NaN is passed over, so that it never reaches a scale.
+inline float max_magnitude(float max_abs, float x) {
+  const float magnitude = std::fabs(x);
+  return magnitude > max_abs ? magnitude : max_abs;
+}
+
+/// 1 / scale, or 0 for a scale of 0 (an all-zero group).
+inline float inverse_scale(float scale) {
+  return scale > 0.0f ? 1.0f / scale : 0.0f;
+}
+
+/// Nearest integer of x * inverse (ties to even), saturated to [low, high]; NaN gives low.
+inline int32_t quantize(float x, float inverse, float low, float high) {
+  const float scaled = x * inverse;
+  const float floor_bounded = scaled > low ? scaled : low;
+  const float bounded = floor_bounded < high ? floor_bounded : high;
+  return static_cast<int32_t>(std::lrint(bounded));
+}
+
+/// Scale and minimum of one token and head of an asymmetric KV cache: x = q * scale + minimum, both values of
+/// fp16.
+struct KvParams {
+  float scale;
+  float minimum;
+};
+
+/// Parameters of a row whose smallest and largest elements are `min` and `max` (NaN passed over), for q in
+/// [0, levels]. A constant row (or one of NaN only) has scale 0, hence q = 0. Zero minima are +0, because
+/// which of two zeros a vector minimum returns is not defined. q = quantize(x - minimum,
+/// inverse_scale(scale), 0, levels).
+inline KvParams kv_params(float min, float max, float levels) {
+  const float range = max - min;
+  return {range > 0.0f ? finite_half(range / levels) : 0.0f, finite_half(min) + 0.0f};
+}
+
+/// Sum of x[i]^2: 16 interleaved partial sums, partial[i mod 16] = fma(x[i], x[i], partial[i mod 16]) over
+/// ascending i, folded as 8+8, 4+4, 2+2, 1+1 (the lower half + the upper one).
+inline float sum_of_squares(const float* x, int64_t n) {
+  float partial[16] = {};
+  for (int64_t i = 0; i < n; ++i) partial[i % 16] = std::fma(x[i], x[i], partial[i % 16]);
+  for (int width = 8; width >= 1; width /= 2) {
+    for (int i = 0; i < width; ++i) partial[i] += partial[i + width];
+  }
+  return partial[0];
+}
+
+/// The factor of RMSNorm for a row of n elements: 1 / sqrt(sum / n + eps), each step rounded to float. The
+/// norm itself is (x * factor) * weight.
+inline float inverse_rms(float sum, int64_t n, float eps) {
+  return 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
+}
+
+/// e^x. Within 2 ulp for x in [-87.3, 88.3]; 0 below, e^88.3 above, NaN gives 0.
+/// Range reduction by round-to-nearest of x * log2(e) with a two-part log(2), then a degree-6 polynomial, all
+/// by fma (Cephes expf's scheme).
+inline float exp(float x) {
+  if (!(x >= -87.3f)) return 0.0f;
+  // From 88.38 on, n would be 128, and 2^128 is not finite.
+  const float bounded = x < 88.3f ? x : 88.3f;
+  // Adding and subtracting 1.5 * 2^23 rounds to nearest even.
+  constexpr float kMagic = 12582912.0f;
+  const float n = std::fma(bounded, 1.44269504088896341f, kMagic) - kMagic;
+  const float r = std::fma(n, 2.12194440e-4f, std::fma(n, -0.693359375f, bounded));
+  float p = 1.9875691500e-4f;
+  p = std::fma(p, r, 1.3981999507e-3f);
+  p = std::fma(p, r, 8.3334519073e-3f);
+  p = std::fma(p, r, 4.1665795894e-2f);
+  p = std::fma(p, r, 1.6666665459e-1f);
+  p = std::fma(p, r, 5.0000001201e-1f);
+  const float y = std::fma(p * r, r, r) + 1.0f;
+  const auto exponent = static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23;
+  return y * std::bit_cast<float>(exponent);
+}
+
+/// x * sigmoid(x) = x / (1 + e^-x).
+inline float silu(float x) {
+  return x / (1.0f + exp(-x));
+}
+
+/// The pair (x1, x2) turned by the angle of (cosine, sine). Exactly one product is rounded in each result.
+struct RotatedPair {
+  float first;
+  float second;
+};
+inline RotatedPair rotate(float x1, float x2, float cosine, float sine) {
+  return {std::fma(x1, cosine, -(x2 * sine)), std::fma(x2, cosine, x1 * sine)};
+}
+
+}  // namespace atom::numerics

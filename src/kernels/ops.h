@@ -1,0 +1,185 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/kv_view.h"
+#include "kernels/quantized.h"
+#include "tensor/device.h"
+#include "tensor/dtype.h"
+#include "tensor/tensor.h"
+
+/// The operations a decoder is made of. Each op is a plain struct of views (its arguments); each has one
+/// ordered table of implementations, the reference last; `run` takes the first that supports the arguments on
+/// the device.
+///
+/// Numerics common to all (docs/numerics.md): activations are float; reductions over a row (sum of squares)
+/// use 16 interleaved partial sums (element i goes to sum i mod 16) folded as 8+8, 4+4, 2+2, 1+1; exp is the
+/// polynomial of kernels/numerics.h; dot products of float accumulate by fma over ascending channels. All
+/// implementations but the OpenBLAS one are therefore bit-identical to the reference, and no result depends
+/// on what else is in the batch.
+namespace atom {
+
+/// out[t] = table[tokens[t]]. table [vocab, hidden] f32, f16 or bf16; out [tokens, hidden].
+struct EmbeddingLookup {
+  std::span<const int32_t> tokens;
+  DType dtype;
+  const void* table;
+  MatrixView<float> out;
+};
+
+/// out = x / sqrt(mean(x^2) + eps) * weight, row by row. x, out [tokens, hidden]; weight [hidden].
+struct RmsNorm {
+  MatrixView<const float> x;
+  const float* weight;
+  float eps;
+  MatrixView<float> out;
+};
+
+/// RmsNorm, then reordering, then quantization, fused (paper section 4.3). permutation[i] is the channel that
+/// comes i-th, null for the identity. `out` has been resized to x.rows tokens.
+struct RmsNormQuantize {
+  MatrixView<const float> x;
+  const float* weight;
+  float eps;
+  const int32_t* permutation;
+  QuantizedActivations* out;
+};
+
+/// Reordering and quantization of x [tokens, k]; permutation as above.
+struct ReorderQuantize {
+  MatrixView<const float> x;
+  const int32_t* permutation;
+  QuantizedActivations* out;
+};
+
+/// out = silu(gate) * up. gate_up [tokens, 2 * inner] holds gate, then up; out [tokens, inner].
+struct SiluMul {
+  MatrixView<const float> gate_up;
+  MatrixView<float> out;
+};
+
+/// SiluMul, then quantization (no reordering: the rows of gate and up were permuted offline).
+struct SiluMulQuantize {
+  MatrixView<const float> gate_up;
+  QuantizedActivations* out;
+};
+
+/// y[m, n] = sum_k x[m, k] * w[n, k] (+ y where `accumulate`). w [n, k] row-major in f32, f16 or bf16.
+struct LinearFloat {
+  MatrixView<const float> x;
+  DType dtype;
+  const void* w;
+  MatrixView<float> y;
+  bool accumulate = false;
+};
+
+/// y = x * w^T for quantized x and w (+ y where `accumulate`). Exact int32 sums inside a group, then
+/// acc = fma(float(sum), sx * sw, acc) from 0, groups ascending, outliers last (FP16 outliers: acc = fma(x,
+/// w, acc), channels ascending); y = acc, or y + acc.
+struct LinearLowBit {
+  const QuantizedActivations* x;
+  const PreparedWeight* w;
+  MatrixView<float> y;
+  bool accumulate = false;
+};
+
+/// RoPE on q and k (half-split pairs (i, i + head_dim/2) of Hugging Face Llama), then, where `rotate`, a
+/// normalized Hadamard transform of every head of q and k, then k and v are quantized and stored at their
+/// slots of the paged cache.
+///
+/// q [tokens, n_heads * head_dim] is changed in place; k, v [tokens, n_kv_heads * head_dim] may be
+/// overwritten. cos, sin [positions, head_dim / 2]. slots[t] = block * block_size + offset; negative: do not
+/// store.
+struct RopeAppend {
+  MatrixView<float> q;
+  MatrixView<float> k;
+  MatrixView<const float> v;
+  std::span<const int32_t> positions;
+  std::span<const int64_t> slots;
+  const float* cos;
+  const float* sin;
+  bool rotate;
+  KvLayerView cache;
+};
+
+/// A sequence's share of a ragged batch: rows [first_row, first_row + n_rows) of the batch are its newest
+/// tokens, the last of `context` tokens that are in the cache (these rows included). blocks[i] is the block
+/// of tokens [i * block_size, ...).
+struct SequenceSpan {
+  int64_t first_row;
+  int64_t n_rows;
+  int64_t context;
+  const int32_t* blocks;
+};
+
+/// Causal attention of every row over its sequence's cached keys and values; prefill chunks and decode rows
+/// may be mixed. q, out [tokens, n_heads * head_dim]; query head h uses KV head h / (n_heads / n_kv_heads).
+/// Scores are scaled by `scale`.
+struct Attention {
+  MatrixView<const float> q;
+  std::span<const SequenceSpan> sequences;
+  KvLayerView cache;
+  int64_t n_heads;
+  float scale;
+  MatrixView<float> out;
+};
+
+/// One implementation of an op.
+template <class Op>
+struct Implementation {
+  const char* name;
+  bool (*supports)(const DeviceContext&, const Op&);
+  void (*run)(const DeviceContext&, const Op&);
+};
+
+/// The implementations of an op in order of preference; the last one supports everything.
+template <class Op>
+std::span<const Implementation<Op>> implementations();
+
+template <class Op>
+const Implementation<Op>& select(const DeviceContext& device, const Op& op) {
+  const auto table = implementations<Op>();
+  for (const auto& candidate : table) {
+    if (candidate.supports(device, op)) return candidate;
+  }
+  return table.back();
+}
+
+template <class Op>
+void run(const DeviceContext& device, const Op& op) {
+  select(device, op).run(device, op);
+}
+
+/// The layout that the best kernel of `device` for these shapes wants.
+WeightLayout choose_layout(const DeviceContext& device, int64_t n, const ChannelLayout& layout,
+                           int activation_bits);
+
+/// Repacks canonical weights for `device`, to the layout that choose_layout() names.
+PreparedWeight prepare(const DeviceContext& device, const LowBitWeight& weight, int activation_bits);
+
+/// As above, to a layout that is given. For tests and benchmarks.
+PreparedWeight prepare(const LowBitWeight& weight, int activation_bits, WeightLayout weight_layout);
+
+template <>
+std::span<const Implementation<EmbeddingLookup>> implementations();
+template <>
+std::span<const Implementation<RmsNorm>> implementations();
+template <>
+std::span<const Implementation<RmsNormQuantize>> implementations();
+template <>
+std::span<const Implementation<ReorderQuantize>> implementations();
+template <>
+std::span<const Implementation<SiluMul>> implementations();
+template <>
+std::span<const Implementation<SiluMulQuantize>> implementations();
+template <>
+std::span<const Implementation<LinearFloat>> implementations();
+template <>
+std::span<const Implementation<LinearLowBit>> implementations();
+template <>
+std::span<const Implementation<RopeAppend>> implementations();
+template <>
+std::span<const Implementation<Attention>> implementations();
+
+}  // namespace atom

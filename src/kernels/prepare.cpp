@@ -1,0 +1,113 @@
+#include <algorithm>
+
+#include "base/error.h"
+#include "kernels/cpu/linear/packed_layout.h"
+#include "kernels/ops.h"
+
+// Repacking of canonical low-bit weights into the layout that a device's kernel reads, once, when a model is
+// loaded. The layouts are described in kernels/cpu/linear/packed_layout.h.
+
+namespace atom {
+namespace {
+
+template <class T>
+Buffer<T> copy_of(const T* values, int64_t count) {
+  Buffer<T> copy(values == nullptr ? 0 : static_cast<size_t>(count));
+  if (!copy.empty()) std::copy_n(values, count, copy.begin());
+  return copy;
+}
+
+void copy_canonical(const LowBitWeight& weight, PreparedWeight& out) {
+  const ChannelLayout& layout = weight.layout;
+  out.values = copy_of(weight.values, weight.n * weight.row_bytes());
+  out.scales = copy_of(weight.scales, weight.n * layout.groups());
+  if (layout.outlier_type == OutlierType::int8) {
+    out.outliers = copy_of(weight.outliers, weight.n * layout.n_outlier);
+    out.outlier_scales = copy_of(weight.outlier_scales, layout.n_outlier == 0 ? 0 : weight.n);
+  } else {
+    out.outliers_fp16 = copy_of(weight.outliers_fp16, weight.n * layout.n_outlier);
+  }
+}
+
+void pack_normal(const LowBitWeight& weight, const PackedLayout& packed, PreparedWeight& out) {
+  const int64_t k_normal = weight.layout.k_normal();
+  out.values = Buffer<uint8_t>(static_cast<size_t>(packed.blocks * packed.block_bytes()));
+  out.scales = Buffer<uint16_t>(static_cast<size_t>(packed.blocks * packed.groups * packed.rows));
+  for (int64_t row = 0; row < weight.n; ++row) {
+    const uint8_t* in = weight.values + row * weight.row_bytes();
+    for (int64_t k = 0; k < k_normal; ++k) {
+      const int nibble = (in[k / 2] >> (k % 2 * 4)) & 0xF;
+      // Two's complement plus 8 is the nibble with its top bit flipped.
+      const int offset = nibble ^ 8;
+      out.values[static_cast<size_t>(packed.value_byte(row, k))] |=
+          static_cast<uint8_t>(packed.in_low_nibble(k) ? offset : offset << 4);
+    }
+    for (int64_t g = 0; g < packed.groups; ++g) {
+      out.scales[static_cast<size_t>(packed.scale(row, g))] = weight.scales[row * packed.groups + g];
+    }
+  }
+}
+
+void pack_outliers(const LowBitWeight& weight, const PackedLayout& packed, PreparedWeight& out) {
+  const int64_t n_outlier = packed.n_outlier;
+  if (n_outlier == 0) return;
+  if (weight.layout.outlier_type == OutlierType::fp16) {
+    out.outliers_fp16 = Buffer<uint16_t>(static_cast<size_t>(packed.blocks * n_outlier * packed.rows));
+    for (int64_t row = 0; row < weight.n; ++row) {
+      for (int64_t k = 0; k < n_outlier; ++k) {
+        out.outliers_fp16[static_cast<size_t>(packed.outlier_fp16(row, k))] =
+            weight.outliers_fp16[row * n_outlier + k];
+      }
+    }
+    return;
+  }
+  out.outliers = Buffer<int8_t>(static_cast<size_t>(packed.blocks * packed.outlier_quads * packed.rows * 4));
+  out.outlier_scales = Buffer<uint16_t>(static_cast<size_t>(packed.blocks * packed.rows));
+  for (int64_t row = 0; row < weight.n; ++row) {
+    for (int64_t k = 0; k < n_outlier; ++k) {
+      const auto offset = static_cast<uint8_t>(weight.outliers[row * n_outlier + k]) ^ 0x80;
+      out.outliers[static_cast<size_t>(packed.outlier(row, k))] = static_cast<int8_t>(offset);
+    }
+    out.outlier_scales[static_cast<size_t>(row)] = weight.outlier_scales[row];
+  }
+}
+
+}  // namespace
+
+WeightLayout choose_layout(const DeviceContext& device, int64_t n, const ChannelLayout& layout,
+                           int activation_bits) {
+  if (!PackedLayout::fits(layout) || (activation_bits != 4 && activation_bits != 8)) {
+    return WeightLayout::canonical;
+  }
+#if defined(__x86_64__)
+  if (device.isa >= CpuIsa::avx512) return WeightLayout::rows16_avx512;
+  if (device.isa >= CpuIsa::avx2) return WeightLayout::rows8_avx2;
+#endif
+  return WeightLayout::canonical;
+}
+
+PreparedWeight prepare(const DeviceContext& device, const LowBitWeight& weight, int activation_bits) {
+  return prepare(weight, activation_bits, choose_layout(device, weight.n, weight.layout, activation_bits));
+}
+
+PreparedWeight prepare(const LowBitWeight& weight, int activation_bits, WeightLayout weight_layout) {
+  PreparedWeight out;
+  out.n = weight.n;
+  out.layout = weight.layout;
+  out.activation_bits = activation_bits;
+  out.weight_layout = weight_layout;
+  const int64_t rows = PackedLayout::rows_of(weight_layout);
+  if (rows == 0) {
+    copy_canonical(weight, out);
+    return out;
+  }
+  require(PackedLayout::fits(weight.layout),
+          "low-bit weight: groups of {} channels cannot be repacked, a multiple of 4 is needed",
+          weight.layout.group);
+  const PackedLayout packed(rows, weight.n, weight.layout);
+  pack_normal(weight, packed, out);
+  pack_outliers(weight, packed, out);
+  return out;
+}
+
+}  // namespace atom

@@ -1,0 +1,123 @@
+#pragma once
+
+#include <cstdint>
+
+#include "tensor/tensor.h"
+
+namespace atom {
+
+/// Widths of the outlier channels: INT8 is the paper's, FP16 is kept for the ablation.
+enum class OutlierType : uint8_t { int8, fp16 };
+
+/// How the input channels of a linear layer are divided. K channels, already in the order in which the layer
+/// wants them: first the normal ones in groups of `group`, then the outliers (paper section 4.1 and 4.2).
+struct ChannelLayout {
+  int64_t k = 0;
+  int64_t n_outlier = 0;
+  /// Channels that share a scale; the last group may be shorter. Equal to k_normal() for one scale a row.
+  int64_t group = 128;
+  OutlierType outlier_type = OutlierType::int8;
+
+  int64_t k_normal() const { return k - n_outlier; }
+  int64_t groups() const { return k_normal() == 0 ? 0 : (k_normal() + group - 1) / group; }
+  bool operator==(const ChannelLayout&) const = default;
+};
+
+/// How the input of a linear layer is quantized at run time.
+struct ActivationSpec {
+  ChannelLayout layout;
+  /// 4 or 8: bits of the normal channels.
+  int bits = 4;
+  /// The largest magnitude of a group is scaled by this before it becomes the scale; 1 = no clipping.
+  /// Outliers are never clipped.
+  float clip = 1.0f;
+};
+
+/// Quantized activations of `tokens` tokens: what the fused quantizing ops write and the low-bit linear ops
+/// read.
+///
+/// values  [tokens, stride] int8: normal channels at [0, k_normal), zeros up to outlier_offset, INT8 outliers
+/// at
+///         [outlier_offset, outlier_offset + n_outlier), zeros up to stride. Offset and stride are multiples
+///         of 64.
+/// scales  [tokens, groups + 1] float, each a value of fp16: one a group, then the outliers' one.
+/// sums    [tokens, groups + 1] int32: the sum of the quantized values of each group, then of the outliers.
+/// Kernels
+///         that store weights with an offset subtract offset * sum.
+/// outliers_fp16 [tokens, n_outlier] float, each a value of fp16: only for OutlierType::fp16 (values then
+/// hold
+///         zeros in the outliers' place, the last scale is 0).
+class QuantizedActivations {
+ public:
+  QuantizedActivations() = default;
+
+  /// Makes room for `tokens` tokens of `spec`; memory only grows. Padding is zero afterwards; the rest is
+  /// unspecified.
+  void resize(int64_t tokens, const ActivationSpec& spec);
+
+  int64_t tokens() const { return tokens_; }
+  const ActivationSpec& spec() const { return spec_; }
+  const ChannelLayout& layout() const { return spec_.layout; }
+  int64_t outlier_offset() const { return outlier_offset_; }
+  int64_t stride() const { return stride_; }
+  int64_t scale_stride() const { return spec_.layout.groups() + 1; }
+
+  int8_t* values(int64_t token) { return values_.data() + token * stride_; }
+  const int8_t* values(int64_t token) const { return values_.data() + token * stride_; }
+  float* scales(int64_t token) { return scales_.data() + token * scale_stride(); }
+  const float* scales(int64_t token) const { return scales_.data() + token * scale_stride(); }
+  int32_t* sums(int64_t token) { return sums_.data() + token * scale_stride(); }
+  const int32_t* sums(int64_t token) const { return sums_.data() + token * scale_stride(); }
+  float* outliers_fp16(int64_t token) { return outliers_fp16_.data() + token * spec_.layout.n_outlier; }
+  const float* outliers_fp16(int64_t token) const {
+    return outliers_fp16_.data() + token * spec_.layout.n_outlier;
+  }
+
+ private:
+  ActivationSpec spec_;
+  int64_t tokens_ = 0;
+  int64_t outlier_offset_ = 0;
+  int64_t stride_ = 0;
+  Buffer<int8_t> values_;
+  Buffer<float> scales_;
+  Buffer<int32_t> sums_;
+  Buffer<float> outliers_fp16_;
+};
+
+/// A low-bit weight matrix in the canonical layout of the packed checkpoint; K in the layout's order. Not
+/// owned.
+///
+/// values         [n, ceil(k_normal / 2)] bytes: INT4 two's complement, the even channel in the low nibble.
+/// scales         [n, groups] fp16 bits.
+/// outliers       [n, n_outlier] int8 with outlier_scales [n] fp16 bits, or
+/// outliers_fp16  [n, n_outlier] fp16 bits.
+struct LowBitWeight {
+  int64_t n = 0;
+  ChannelLayout layout;
+  const uint8_t* values = nullptr;
+  const uint16_t* scales = nullptr;
+  const int8_t* outliers = nullptr;
+  const uint16_t* outlier_scales = nullptr;
+  const uint16_t* outliers_fp16 = nullptr;
+
+  int64_t row_bytes() const { return (layout.k_normal() + 1) / 2; }
+};
+
+/// Layouts a low-bit weight may be repacked to when a model is loaded.
+enum class WeightLayout : uint8_t { canonical, rows8_avx2, rows16_avx512 };
+
+/// A low-bit weight owned in the layout its kernel wants. Made by `prepare` in kernels/ops.h.
+struct PreparedWeight {
+  int64_t n = 0;
+  ChannelLayout layout;
+  /// Bits of the activations it will meet: they decide which kernel is chosen.
+  int activation_bits = 4;
+  WeightLayout weight_layout = WeightLayout::canonical;
+  Buffer<uint8_t> values;
+  Buffer<uint16_t> scales;
+  Buffer<int8_t> outliers;
+  Buffer<uint16_t> outlier_scales;
+  Buffer<uint16_t> outliers_fp16;
+};
+
+}  // namespace atom

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "kernels/ops.h"
+
+namespace atom::reference {
+
+/// The definition of LinearFloat: every output is one fma chain over ascending channels from 0.
+void linear_float(const DeviceContext& device, const LinearFloat& op);
+
+/// The definition of LinearLowBit, for weights in any layout.
+void linear_low_bit(const DeviceContext& device, const LinearLowBit& op);
+
+}  // namespace atom::reference

@@ -1,0 +1,131 @@
+// LinearLowBit, reference. y [m, n] = x [m, k] * w [n, k]^T; x: INT4 or INT8 values in groups plus outliers
+// (QuantizedActivations), w: INT4 in the same groups plus outliers (PreparedWeight, any layout).
+// Per group an exact int32 sum, then acc = fma(float(sum), sx * sw, acc) from 0, groups ascending, INT8
+// outliers last in the same manner; FP16 outliers: acc = fma(x, w, acc), channels ascending. sx * sw is exact
+// (both have 11 bits). Source: Atom, section 4.1 and 4.2; docs/numerics.md.
+
+#include <cassert>
+#include <cmath>
+#include <vector>
+
+#include "kernels/cpu/linear/packed_layout.h"
+#include "kernels/cpu/linear/partition.h"
+#include "kernels/reference/linear.h"
+#include "tensor/half.h"
+
+namespace atom::reference {
+namespace {
+
+/// One row of a weight in plain numbers.
+struct Row {
+  std::vector<int8_t> values;
+  std::vector<float> scales;
+  std::vector<int8_t> outliers;
+  float outlier_scale = 0.0f;
+  std::vector<float> outliers_fp16;
+
+  explicit Row(const ChannelLayout& layout)
+      : values(static_cast<size_t>(layout.k_normal())), scales(static_cast<size_t>(layout.groups())) {
+    const auto n_outlier = static_cast<size_t>(layout.n_outlier);
+    if (layout.outlier_type == OutlierType::int8) {
+      outliers.resize(n_outlier);
+    } else {
+      outliers_fp16.resize(n_outlier);
+    }
+  }
+};
+
+void load_canonical(const PreparedWeight& w, int64_t n, Row& row) {
+  const int64_t row_bytes = (w.layout.k_normal() + 1) / 2;
+  const uint8_t* bytes = w.values.data() + n * row_bytes;
+  for (size_t k = 0; k < row.values.size(); ++k) {
+    const int nibble = (bytes[k / 2] >> (k % 2 * 4)) & 0xF;
+    row.values[k] = static_cast<int8_t>((nibble ^ 8) - 8);
+  }
+  for (size_t g = 0; g < row.scales.size(); ++g) {
+    row.scales[g] = half_to_float(w.scales[static_cast<size_t>(n) * row.scales.size() + g]);
+  }
+  for (size_t k = 0; k < row.outliers.size(); ++k) {
+    row.outliers[k] = w.outliers[static_cast<size_t>(n) * row.outliers.size() + k];
+  }
+  if (!row.outliers.empty()) row.outlier_scale = half_to_float(w.outlier_scales[static_cast<size_t>(n)]);
+  for (size_t k = 0; k < row.outliers_fp16.size(); ++k) {
+    row.outliers_fp16[k] =
+        half_to_float(w.outliers_fp16[static_cast<size_t>(n) * row.outliers_fp16.size() + k]);
+  }
+}
+
+void load_packed(const PreparedWeight& w, const PackedLayout& packed, int64_t n, Row& row) {
+  for (size_t i = 0; i < row.values.size(); ++i) {
+    const auto k = static_cast<int64_t>(i);
+    const uint8_t byte = w.values[static_cast<size_t>(packed.value_byte(n, k))];
+    row.values[i] = static_cast<int8_t>((packed.in_low_nibble(k) ? byte & 0xF : byte >> 4) - 8);
+  }
+  for (size_t g = 0; g < row.scales.size(); ++g) {
+    row.scales[g] = half_to_float(w.scales[static_cast<size_t>(packed.scale(n, static_cast<int64_t>(g)))]);
+  }
+  for (size_t k = 0; k < row.outliers.size(); ++k) {
+    const auto at = static_cast<size_t>(packed.outlier(n, static_cast<int64_t>(k)));
+    row.outliers[k] = static_cast<int8_t>(static_cast<uint8_t>(w.outliers[at]) ^ 0x80);
+  }
+  if (!row.outliers.empty()) row.outlier_scale = half_to_float(w.outlier_scales[static_cast<size_t>(n)]);
+  for (size_t k = 0; k < row.outliers_fp16.size(); ++k) {
+    const auto at = static_cast<size_t>(packed.outlier_fp16(n, static_cast<int64_t>(k)));
+    row.outliers_fp16[k] = half_to_float(w.outliers_fp16[at]);
+  }
+}
+
+int32_t dot(const int8_t* a, const int8_t* b, int64_t count) {
+  int32_t sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += int32_t{a[i]} * int32_t{b[i]};
+  return sum;
+}
+
+float output(const QuantizedActivations& x, int64_t m, const Row& row, const ChannelLayout& layout) {
+  const int8_t* values = x.values(m);
+  const float* scales = x.scales(m);
+  float acc = 0.0f;
+  for (int64_t g = 0; g < layout.groups(); ++g) {
+    const int64_t begin = g * layout.group;
+    const int64_t length = std::min(layout.group, layout.k_normal() - begin);
+    const int32_t sum = dot(values + begin, row.values.data() + begin, length);
+    acc = std::fma(static_cast<float>(sum), scales[g] * row.scales[static_cast<size_t>(g)], acc);
+  }
+  if (layout.n_outlier == 0) return acc;
+  if (layout.outlier_type == OutlierType::int8) {
+    const int32_t sum = dot(values + x.outlier_offset(), row.outliers.data(), layout.n_outlier);
+    return std::fma(static_cast<float>(sum), scales[layout.groups()] * row.outlier_scale, acc);
+  }
+  const float* outliers = x.outliers_fp16(m);
+  for (size_t k = 0; k < row.outliers_fp16.size(); ++k) {
+    acc = std::fma(outliers[k], row.outliers_fp16[k], acc);
+  }
+  return acc;
+}
+
+}  // namespace
+
+void linear_low_bit(const DeviceContext& device, const LinearLowBit& op) {
+  const QuantizedActivations& x = *op.x;
+  const PreparedWeight& w = *op.w;
+  assert(x.layout() == w.layout && op.y.rows == x.tokens() && op.y.cols == w.n);
+  const int64_t block_rows = PackedLayout::rows_of(w.weight_layout);
+  // The canonical layout never looks at it.
+  const PackedLayout packed(std::max<int64_t>(block_rows, 1), w.n, w.layout);
+  for_chunks(device, w.n, 8, [&](int64_t begin, int64_t end, int) {
+    Row row(w.layout);
+    for (int64_t n = begin; n < end; ++n) {
+      if (block_rows == 0) {
+        load_canonical(w, n, row);
+      } else {
+        load_packed(w, packed, n, row);
+      }
+      for (int64_t m = 0; m < x.tokens(); ++m) {
+        const float acc = output(x, m, row, w.layout);
+        op.y(m, n) = op.accumulate ? op.y(m, n) + acc : acc;
+      }
+    }
+  });
+}
+
+}  // namespace atom::reference

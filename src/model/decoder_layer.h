@@ -1,0 +1,92 @@
+#pragma once
+
+#include <array>
+#include <memory>
+#include <span>
+
+#include "checkpoint/packed.h"
+#include "kernels/ops.h"
+#include "model/config.h"
+#include "model/linear.h"
+
+namespace atom {
+
+/// Tokens of several sequences, prefill and decode mixed, in one step.
+struct Batch {
+  std::span<const int32_t> tokens;          // [tokens]
+  std::span<const int32_t> positions;       // [tokens]
+  std::span<const int64_t> slots;           // [tokens] where keys and values go: block * block_size + offset
+  std::span<const SequenceSpan> sequences;  // rows of the batch they own
+};
+
+/// cos and sin of every position, [positions, head_dim / 2].
+struct RopeTable {
+  Buffer<float> cos;
+  Buffer<float> sin;
+  int64_t positions = 0;
+
+  RopeTable() = default;
+  RopeTable(int64_t n_positions, int64_t head_dim, float theta);
+};
+
+/// Activations of a step. Reused from step to step; memory only grows.
+class Workspace {
+ public:
+  /// A view [rows, cols] whose contents are unspecified.
+  MatrixView<float> normed(int64_t rows, int64_t cols) { return view(normed_, rows, cols); }
+  MatrixView<float> qkv(int64_t rows, int64_t cols) { return view(qkv_, rows, cols); }
+  MatrixView<float> attention(int64_t rows, int64_t cols) { return view(attention_, rows, cols); }
+  MatrixView<float> gate_up(int64_t rows, int64_t cols) { return view(gate_up_, rows, cols); }
+  MatrixView<float> inner(int64_t rows, int64_t cols) { return view(inner_, rows, cols); }
+  MatrixView<float> hidden(int64_t rows, int64_t cols) { return view(hidden_, rows, cols); }
+  QuantizedActivations& quantized() { return quantized_; }
+
+ private:
+  static MatrixView<float> view(Buffer<float>& buffer, int64_t rows, int64_t cols);
+
+  Buffer<float> normed_, qkv_, attention_, gate_up_, inner_, hidden_;
+  QuantizedActivations quantized_;
+};
+
+/// What every layer of a step shares.
+struct StepContext {
+  const DeviceContext* device;
+  const ModelConfig* config;
+  const RopeTable* rope;
+  bool rotate_keys;
+  Workspace* workspace;
+};
+
+/// One decoder layer: a list of ops around four fused linear layers. The stages are separate so that
+/// calibration can look between them; `forward` is all of them in order. `hidden` is the residual stream
+/// [tokens, hidden], changed in place.
+class DecoderLayer {
+ public:
+  Buffer<float> attention_norm;  // [hidden]
+  Buffer<float> mlp_norm;        // [hidden]
+  /// Indexed by LayerInput: qkv [q + 2 kv, hidden], o [hidden, q], gate_up [2 * intermediate, hidden], down.
+  std::array<std::unique_ptr<Linear>, 4> linears;
+
+  Linear& linear(LayerInput input) const { return *linears[static_cast<size_t>(input)]; }
+
+  void forward(const StepContext& step, const Batch& batch, const KvLayerView& cache,
+               MatrixView<float> hidden) const;
+
+  /// Norm, qkv, RoPE and append, attention. Returns the attention's output [tokens, n_heads * head_dim], in
+  /// the workspace.
+  MatrixView<const float> attend(const StepContext& step, const Batch& batch, const KvLayerView& cache,
+                                 MatrixView<const float> hidden) const;
+  /// hidden += o(attended).
+  void add_attention(const StepContext& step, MatrixView<const float> attended,
+                     MatrixView<float> hidden) const;
+  /// Norm and gate_up. Returns [tokens, 2 * intermediate], in the workspace.
+  MatrixView<const float> gate_up(const StepContext& step, MatrixView<const float> hidden) const;
+  /// hidden += down(silu(gate) * up).
+  void add_mlp(const StepContext& step, MatrixView<const float> gate_up, MatrixView<float> hidden) const;
+};
+
+/// x normalized (by `weight`) for `linear`, in the form that it asks for; then y = linear(...).
+void norm_linear(const StepContext& step, MatrixView<const float> x, const Buffer<float>& weight,
+                 const Linear& linear, MatrixView<float> y);
+
+}  // namespace atom

@@ -1,0 +1,141 @@
+#include "model/linear.h"
+
+#include <cassert>
+#include <utility>
+
+namespace atom {
+namespace {
+
+class FloatLinear final : public Linear {
+ public:
+  explicit FloatLinear(Tensor weight) : weight_(std::move(weight)) {
+    assert(weight_.shape.size() == 2 && is_float(weight_.dtype));
+  }
+
+  int64_t in_features() const override { return weight_.shape[1]; }
+  int64_t out_features() const override { return weight_.shape[0]; }
+
+  void forward(const DeviceContext& device, const LinearInput& x, MatrixView<float> y,
+               bool accumulate) const override {
+    run(device, op(x.values, y, accumulate));
+  }
+
+  LinearInfo info(const DeviceContext& device) const override {
+    LinearInfo info;
+    info.kind = name_of(weight_.dtype);
+    info.kernel = select(device, op({nullptr, 1, in_features()}, {nullptr, 1, out_features()}, false)).name;
+    info.weights = weight_.elements();
+    info.bytes = static_cast<int64_t>(weight_.bytes.size());
+    return info;
+  }
+
+ private:
+  LinearFloat op(MatrixView<const float> x, MatrixView<float> y, bool accumulate) const {
+    return {x, weight_.dtype, weight_.bytes.data(), y, accumulate};
+  }
+
+  Tensor weight_;
+};
+
+class LowBitLinear final : public Linear {
+ public:
+  LowBitLinear(const DeviceContext& device, const LowBitStorage& weight, const ActivationSpec& spec,
+               std::vector<int32_t> permutation)
+      : weight_(prepare(device, weight.view(), spec.bits)),
+        spec_(spec),
+        permutation_(std::move(permutation)),
+        bytes_(weight.bytes()) {
+    assert(spec.layout == weight.layout);
+    assert(permutation_.empty() || static_cast<int64_t>(permutation_.size()) == spec.layout.k);
+  }
+
+  int64_t in_features() const override { return spec_.layout.k; }
+  int64_t out_features() const override { return weight_.n; }
+  const ActivationSpec* activation_spec() const override { return &spec_; }
+  const int32_t* permutation() const override { return permutation_.empty() ? nullptr : permutation_.data(); }
+
+  void forward(const DeviceContext& device, const LinearInput& x, MatrixView<float> y,
+               bool accumulate) const override {
+    assert(x.quantized != nullptr && x.quantized->layout() == spec_.layout);
+    run(device, LinearLowBit{x.quantized, &weight_, y, accumulate});
+  }
+
+  LinearInfo info(const DeviceContext& device) const override {
+    LinearInfo info;
+    info.kind = spec_.layout.k_normal() == 0 ? "W8A8" : fmt::format("W4A{}", spec_.bits);
+    QuantizedActivations probe;
+    probe.resize(1, spec_);
+    const auto& chosen = select(device, LinearLowBit{&probe, &weight_, {nullptr, 1, weight_.n}, false});
+    info.kernel = chosen.name;
+    const bool slow = weight_.weight_layout == WeightLayout::canonical && device.isa != CpuIsa::reference;
+    if (slow) info.reason = fmt::format("no vector kernel for groups of {}", spec_.layout.group);
+    info.weights = weight_.n * spec_.layout.k;
+    info.bytes = bytes_;
+    return info;
+  }
+
+ private:
+  PreparedWeight weight_;
+  ActivationSpec spec_;
+  std::vector<int32_t> permutation_;
+  int64_t bytes_;
+};
+
+template <class T>
+void append(Buffer<T>& out, size_t& at, const Buffer<T>& part) {
+  std::copy(part.begin(), part.end(), out.begin() + at);
+  at += part.size();
+}
+
+}  // namespace
+
+std::unique_ptr<Linear> make_float_linear(Tensor weight) {
+  return std::make_unique<FloatLinear>(std::move(weight));
+}
+
+LowBitStorage::LowBitStorage(int64_t rows, const ChannelLayout& channel_layout)
+    : n(rows), layout(channel_layout) {
+  const int64_t normal = layout.k_normal();
+  values = Buffer<uint8_t>(static_cast<size_t>(rows * ((normal + 1) / 2)));
+  scales = Buffer<uint16_t>(static_cast<size_t>(rows * layout.groups()));
+  const auto outlier_count = static_cast<size_t>(rows * layout.n_outlier);
+  if (layout.outlier_type == OutlierType::int8) {
+    outliers = Buffer<int8_t>(outlier_count);
+    outlier_scales = Buffer<uint16_t>(layout.n_outlier == 0 ? 0 : static_cast<size_t>(rows));
+  } else {
+    outliers_fp16 = Buffer<uint16_t>(outlier_count);
+  }
+}
+
+LowBitWeight LowBitStorage::view() const {
+  return {
+      n, layout, values.data(), scales.data(), outliers.data(), outlier_scales.data(), outliers_fp16.data()};
+}
+
+int64_t LowBitStorage::bytes() const {
+  return static_cast<int64_t>(values.size() + outliers.size() +
+                              2 * (scales.size() + outlier_scales.size() + outliers_fp16.size()));
+}
+
+LowBitStorage stack_rows(const std::vector<const LowBitStorage*>& parts) {
+  int64_t rows = 0;
+  for (const auto* part : parts) rows += part->n;
+  LowBitStorage stacked(rows, parts.front()->layout);
+  size_t values = 0, scales = 0, outliers = 0, outlier_scales = 0, outliers_fp16 = 0;
+  for (const auto* part : parts) {
+    assert(part->layout == stacked.layout);
+    append(stacked.values, values, part->values);
+    append(stacked.scales, scales, part->scales);
+    append(stacked.outliers, outliers, part->outliers);
+    append(stacked.outlier_scales, outlier_scales, part->outlier_scales);
+    append(stacked.outliers_fp16, outliers_fp16, part->outliers_fp16);
+  }
+  return stacked;
+}
+
+std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, const LowBitStorage& weight,
+                                            const ActivationSpec& spec, std::vector<int32_t> permutation) {
+  return std::make_unique<LowBitLinear>(device, weight, spec, std::move(permutation));
+}
+
+}  // namespace atom

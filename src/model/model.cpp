@@ -1,0 +1,188 @@
+#include "model/model.h"
+
+#include <bit>
+#include <cassert>
+#include <utility>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "model/weights.h"
+
+namespace atom {
+namespace {
+
+std::unique_ptr<Linear> load_float(WeightReader& reader, const ModelConfig& config, int64_t layer,
+                                   LayerInput input) {
+  const LinearShape shape = shape_of(config, input);
+  std::vector<std::string> names;
+  for (const auto& linear : linears_of(input)) names.push_back(layer_prefix(layer) + linear + ".weight");
+  return make_float_linear(reader.stacked(names, shape.rows, shape.cols));
+}
+
+std::unique_ptr<Linear> load_packed(WeightReader& reader, const ModelConfig& config,
+                                    const QuantizationConfig& quantization, const DeviceContext& device,
+                                    int64_t layer, LayerInput input) {
+  const LinearShape shape = shape_of(config, input);
+  const std::string source = reader.checkpoint().path().string();
+  ActivationSpec spec;
+  spec.layout.k = shape.cols;
+  spec.layout.n_outlier = quantization.outlier_channels[static_cast<size_t>(input)];
+  require(spec.layout.n_outlier <= shape.cols,
+          "{}: quantization_config.outlier_channels.{}: expected at most {} channels, found {}", source,
+          name_of(input), shape.cols, spec.layout.n_outlier);
+  const int64_t normal = spec.layout.k_normal();
+  spec.layout.group = quantization.group_size > 0 ? quantization.group_size : std::max<int64_t>(normal, 1);
+  require(normal % spec.layout.group == 0,
+          "{}: quantization_config.group_size: {} does not divide the {} normal channels of {}", source,
+          spec.layout.group, normal, name_of(input));
+  spec.layout.outlier_type = quantization.outlier_bits == 8 ? OutlierType::int8 : OutlierType::fp16;
+  spec.bits = quantization.activation_bits;
+
+  const PackedInputNames names(layer, input);
+  spec.clip = reader.clip(names.activation_clip);
+  std::vector<int32_t> permutation = reader.permutation(names.permutation, shape.cols);
+  // The rows of gate and up were permuted offline: what down reads is in order already.
+  if (input == LayerInput::down) permutation.clear();
+
+  std::vector<LowBitStorage> parts;
+  const auto linears = linears_of(input);
+  for (size_t i = 0; i < linears.size(); ++i) {
+    parts.push_back(reader.low_bit(layer_prefix(layer) + linears[i], shape.rows[i], spec.layout));
+  }
+  std::vector<const LowBitStorage*> pointers;
+  for (const auto& part : parts) pointers.push_back(&part);
+  return make_low_bit_linear(device, stack_rows(pointers), spec, std::move(permutation));
+}
+
+std::unique_ptr<Linear> load_low_bit_head(WeightReader& reader, const ModelConfig& config,
+                                          const DeviceContext& device) {
+  const ActivationSpec spec = lm_head_activation_spec(config.hidden);
+  return make_low_bit_linear(device, reader.low_bit("lm_head", config.vocab, spec.layout), spec, {});
+}
+
+}  // namespace
+
+ActivationSpec lm_head_activation_spec(int64_t hidden) {
+  ActivationSpec spec;
+  spec.layout.k = hidden;
+  spec.layout.n_outlier = hidden;
+  spec.bits = 8;
+  return spec;
+}
+
+std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, const DeviceContext& device) {
+  const std::string source = checkpoint.path().string();
+  std::unique_ptr<Model> model(new Model());
+  model->device_ = &device;
+  model->config_ = ModelConfig::from_json(checkpoint.config(), source + ": config");
+  const ModelConfig& config = model->config_;
+  if (checkpoint.config().contains("quantization_config")) {
+    model->quantization_ =
+        QuantizationConfig::from_json(checkpoint.config()["quantization_config"], source + ": config");
+  }
+  const auto& quantization = model->quantization_;
+  if (quantization && quantization->rotate_keys) {
+    require(std::has_single_bit(static_cast<uint64_t>(config.head_dim)),
+            "{}: quantization_config.rotate_keys: needs a head_dim that is a power of two, found {}", source,
+            config.head_dim);
+  }
+
+  WeightReader reader(checkpoint);
+  model->embedding_ = reader.floats("model.embed_tokens.weight", {config.vocab, config.hidden});
+  model->final_norm_ = reader.vector("model.norm.weight", config.hidden);
+  for (int64_t i = 0; i < config.n_layers; ++i) {
+    DecoderLayer layer;
+    layer.attention_norm = reader.vector(layer_prefix(i) + "input_layernorm.weight", config.hidden);
+    layer.mlp_norm = reader.vector(layer_prefix(i) + "post_attention_layernorm.weight", config.hidden);
+    for (const LayerInput input : kLayerInputs) {
+      layer.linears[static_cast<size_t>(input)] =
+          quantization ? load_packed(reader, config, *quantization, device, i, input)
+                       : load_float(reader, config, i, input);
+    }
+    model->layers_.push_back(std::move(layer));
+  }
+  if (quantization && quantization->lm_head_bits == 8) {
+    model->lm_head_ = load_low_bit_head(reader, config, device);
+  } else if (config.tied_embeddings) {
+    model->lm_head_ = make_float_linear(model->embedding_);
+    model->lm_head_shares_embedding_ = true;
+  } else {
+    model->lm_head_ = make_float_linear(reader.floats("lm_head.weight", {config.vocab, config.hidden}));
+  }
+  reader.refuse_unread(config.tied_embeddings);
+  model->rope_ = RopeTable(config.max_positions, config.head_dim, config.rope_theta);
+
+  for (const auto& [name, info] : model->linear_infos()) {
+    if (!info.reason.empty())
+      spdlog::warn("{} runs on the slow kernel {}: {}", name, info.kernel, info.reason);
+  }
+  return model;
+}
+
+KvFormat Model::kv_format() const {
+  if (!quantization_) return KvFormat::f16;
+  switch (quantization_->kv_cache_bits) {
+    case 4:
+      return KvFormat::int4;
+    case 8:
+      return KvFormat::int8;
+    default:
+      return KvFormat::f16;
+  }
+}
+
+MatrixView<const float> Model::forward(const Batch& batch, PagedKvCache& cache, Workspace& workspace) const {
+  const auto rows = static_cast<int64_t>(batch.tokens.size());
+  assert(batch.positions.size() == batch.tokens.size() && batch.slots.size() == batch.tokens.size());
+  for (const int32_t token : batch.tokens) {
+    require(token >= 0 && token < config_.vocab, "token id {} is outside of the vocabulary of {}", token,
+            config_.vocab);
+  }
+  for (const int32_t position : batch.positions) {
+    require(position >= 0 && position < rope_.positions,
+            "position {} is beyond the model's limit of {} tokens", position, rope_.positions);
+  }
+  const bool rotate = quantization_ && quantization_->rotate_keys;
+  const StepContext step{device_, &config_, &rope_, rotate, &workspace};
+  const MatrixView<float> hidden = workspace.hidden(rows, config_.hidden);
+  run(*device_, EmbeddingLookup{batch.tokens, embedding_.dtype, embedding_.bytes.data(), hidden});
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    layers_[i].forward(step, batch, cache.layer(static_cast<int64_t>(i)), hidden);
+  }
+  return hidden;
+}
+
+void Model::logits(MatrixView<const float> hidden, MatrixView<float> out, Workspace& workspace) const {
+  const StepContext step{device_, &config_, &rope_, false, &workspace};
+  norm_linear(step, hidden, final_norm_, *lm_head_, out);
+}
+
+std::vector<std::pair<std::string, LinearInfo>> Model::linear_infos() const {
+  std::vector<std::pair<std::string, LinearInfo>> infos;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    for (const LayerInput input : kLayerInputs) {
+      infos.emplace_back(layer_prefix(static_cast<int64_t>(i)) + name_of(input),
+                         layers_[i].linear(input).info(*device_));
+    }
+  }
+  infos.emplace_back("lm_head", lm_head_->info(*device_));
+  return infos;
+}
+
+int64_t Model::weight_bytes() const {
+  auto bytes = static_cast<int64_t>(embedding_.bytes.size());
+  for (const auto& [name, info] : linear_infos()) {
+    if (name != "lm_head" || !lm_head_shares_embedding_) bytes += info.bytes;
+  }
+  return bytes + static_cast<int64_t>(sizeof(float)) * config_.hidden * (2 * config_.n_layers + 1);
+}
+
+int64_t Model::weight_count() const {
+  int64_t count = embedding_.elements();
+  for (const auto& [name, info] : linear_infos()) {
+    if (name != "lm_head" || !lm_head_shares_embedding_) count += info.weights;
+  }
+  return count + config_.hidden * (2 * config_.n_layers + 1);
+}
+
+}  // namespace atom

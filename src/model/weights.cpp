@@ -1,0 +1,185 @@
+#include "model/weights.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+#include "tensor/half.h"
+
+namespace atom {
+namespace {
+
+std::string text_of(const std::vector<int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+/// Whether every value is finite. The bytes need not be aligned.
+bool all_finite(const Tensor& tensor) {
+  const std::byte* bytes = tensor.bytes.data();
+  const int64_t n = tensor.elements();
+  uint32_t bad = 0;
+  if (tensor.dtype == DType::f32) {
+    for (int64_t i = 0; i < n; ++i) {
+      uint32_t bits = 0;
+      std::memcpy(&bits, bytes + 4 * i, 4);
+      bad |= static_cast<uint32_t>((bits & 0x7F800000u) == 0x7F800000u);
+    }
+  } else {
+    const uint16_t exponent = tensor.dtype == DType::f16 ? 0x7C00 : 0x7F80;
+    for (int64_t i = 0; i < n; ++i) {
+      uint16_t bits = 0;
+      std::memcpy(&bits, bytes + 2 * i, 2);
+      bad |= static_cast<uint32_t>((bits & exponent) == exponent);
+    }
+  }
+  return bad == 0;
+}
+
+bool ends_with(const std::string& text, const std::string& suffix) {
+  return text.size() >= suffix.size() &&
+         text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
+}
+
+template <class T>
+Buffer<T> copy_of(const Tensor& tensor) {
+  Buffer<T> out(tensor.bytes.size() / sizeof(T));
+  if (!out.empty()) std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+  return out;
+}
+
+}  // namespace
+
+LinearShape shape_of(const ModelConfig& config, LayerInput input) {
+  switch (input) {
+    case LayerInput::qkv:
+      return {{config.q_size(), config.kv_size(), config.kv_size()}, config.hidden};
+    case LayerInput::o:
+      return {{config.hidden}, config.q_size()};
+    case LayerInput::gate_up:
+      return {{config.intermediate, config.intermediate}, config.hidden};
+    case LayerInput::down:
+      return {{config.hidden}, config.intermediate};
+  }
+  return {};
+}
+
+Tensor WeightReader::load(const std::string& name, const std::vector<int64_t>& shape) {
+  const std::string file = checkpoint_.path().string();
+  require(checkpoint_.contains(name), "{}: tensor {}: missing", file, name);
+  const TensorInfo info = checkpoint_.info(name);
+  require(info.shape == shape, "{}: tensor {}: expected shape {}, found {}", file, name, text_of(shape),
+          text_of(info.shape));
+  read_.insert(name);
+  return checkpoint_.load(name);
+}
+
+Tensor WeightReader::load(const std::string& name, const std::vector<int64_t>& shape, DType dtype) {
+  Tensor tensor = load(name, shape);
+  require(tensor.dtype == dtype, "{}: tensor {}: expected type {}, found {}", checkpoint_.path().string(),
+          name, name_of(dtype), name_of(tensor.dtype));
+  return tensor;
+}
+
+Tensor WeightReader::floats(const std::string& name, const std::vector<int64_t>& shape) {
+  Tensor tensor = load(name, shape);
+  const std::string file = checkpoint_.path().string();
+  require(is_float(tensor.dtype), "{}: tensor {}: expected a float type, found {}", file, name,
+          name_of(tensor.dtype));
+  require(all_finite(tensor), "{}: tensor {}: has values that are NaN or infinite", file, name);
+  return tensor;
+}
+
+Buffer<float> WeightReader::vector(const std::string& name, int64_t size) {
+  Buffer<float> out(static_cast<size_t>(size));
+  to_float(floats(name, {size}), out.span());
+  return out;
+}
+
+Tensor WeightReader::stacked(const std::vector<std::string>& names, const std::vector<int64_t>& rows,
+                             int64_t cols) {
+  std::vector<Tensor> parts;
+  int64_t total = 0;
+  bool same_type = true;
+  for (size_t i = 0; i < names.size(); ++i) {
+    parts.push_back(floats(names[i], {rows[i], cols}));
+    same_type = same_type && parts[i].dtype == parts[0].dtype;
+    total += rows[i];
+  }
+  if (parts.size() == 1) return parts[0];
+  Tensor out;
+  out.dtype = same_type ? parts[0].dtype : DType::f32;
+  out.shape = {total, cols};
+  const size_t element = size_of(out.dtype);
+  auto storage = std::make_shared<Buffer<std::byte>>(static_cast<size_t>(total * cols) * element);
+  size_t at = 0;
+  for (const Tensor& part : parts) {
+    const auto elements = static_cast<size_t>(part.elements());
+    if (same_type) {
+      std::memcpy(storage->data() + at, part.bytes.data(), part.bytes.size());
+    } else {
+      to_float(part, {reinterpret_cast<float*>(storage->data() + at), elements});
+    }
+    at += elements * element;
+  }
+  out.bytes = storage->span();
+  out.owner = storage;
+  return out;
+}
+
+LowBitStorage WeightReader::low_bit(const std::string& prefix, int64_t rows, const ChannelLayout& layout) {
+  const PackedNames names(prefix);
+  const auto scales_of = [&](const std::string& name, const std::vector<int64_t>& shape) {
+    const Tensor tensor = load(name, shape, DType::f16);
+    require(all_finite(tensor), "{}: tensor {}: has values that are NaN or infinite",
+            checkpoint_.path().string(), name);
+    return copy_of<uint16_t>(tensor);
+  };
+  LowBitStorage out;
+  out.n = rows;
+  out.layout = layout;
+  if (layout.k_normal() > 0) {
+    out.values = copy_of<uint8_t>(load(names.values, {rows, (layout.k_normal() + 1) / 2}, DType::u8));
+    out.scales = scales_of(names.scales, {rows, layout.groups()});
+  }
+  if (layout.n_outlier > 0 && layout.outlier_type == OutlierType::int8) {
+    out.outliers = copy_of<int8_t>(load(names.outliers, {rows, layout.n_outlier}, DType::i8));
+    out.outlier_scales = scales_of(names.outlier_scales, {rows});
+  } else if (layout.n_outlier > 0) {
+    out.outliers_fp16 = scales_of(names.outliers_fp16, {rows, layout.n_outlier});
+  }
+  return out;
+}
+
+std::vector<int32_t> WeightReader::permutation(const std::string& name, int64_t size) {
+  const Tensor tensor = load(name, {size}, DType::i32);
+  std::vector<int32_t> out(static_cast<size_t>(size));
+  std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+  std::vector<bool> seen(out.size(), false);
+  for (const int32_t channel : out) {
+    const bool fresh = channel >= 0 && channel < size && !seen[static_cast<size_t>(channel)];
+    require(fresh, "{}: tensor {}: not a permutation of {} channels: {} is repeated or out of range",
+            checkpoint_.path().string(), name, size, channel);
+    seen[static_cast<size_t>(channel)] = true;
+  }
+  return out;
+}
+
+float WeightReader::clip(const std::string& name) {
+  const Tensor tensor = load(name, {1}, DType::f32);
+  float value = 0;
+  to_float(tensor, {&value, 1});
+  require(value > 0.0f && value <= 1.0f, "{}: tensor {}: expected a number in (0, 1], found {}",
+          checkpoint_.path().string(), name, value);
+  return value;
+}
+
+void WeightReader::refuse_unread(bool tied_embeddings) const {
+  for (const std::string& name : checkpoint_.names()) {
+    if (read_.count(name) != 0) continue;
+    if (tied_embeddings && name == "lm_head.weight") continue;
+    if (ends_with(name, ".rotary_emb.inv_freq")) continue;
+    fail("{}: tensor {}: not a tensor of this architecture", checkpoint_.path().string(), printable(name));
+  }
+}
+
+}  // namespace atom

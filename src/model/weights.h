@@ -1,0 +1,58 @@
+#pragma once
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/packed.h"
+#include "model/config.h"
+#include "model/linear.h"
+
+namespace atom {
+
+/// Rows of the linear layers that read an input, in the order of linears_of(), and their common number of
+/// columns.
+struct LinearShape {
+  std::vector<int64_t> rows;
+  int64_t cols;
+};
+
+LinearShape shape_of(const ModelConfig& config, LayerInput input);
+
+/// Reads tensors of a checkpoint with every check that a hostile file asks for (shape, type, finite values)
+/// and remembers which were read.
+class WeightReader {
+ public:
+  explicit WeightReader(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+
+  const Checkpoint& checkpoint() const { return checkpoint_; }
+
+  /// A float tensor of this shape in its own type (block-quantized: F32). Throws Error.
+  Tensor floats(const std::string& name, const std::vector<int64_t>& shape);
+  /// A float vector, converted to float.
+  Buffer<float> vector(const std::string& name, int64_t size);
+  /// Matrices with `cols` columns stacked by rows, in their common type, else F32.
+  Tensor stacked(const std::vector<std::string>& names, const std::vector<int64_t>& rows, int64_t cols);
+
+  /// The canonical arrays of a packed linear layer.
+  LowBitStorage low_bit(const std::string& prefix, int64_t rows, const ChannelLayout& layout);
+  /// A permutation of `size` channels.
+  std::vector<int32_t> permutation(const std::string& name, int64_t size);
+  /// One float in (0, 1].
+  float clip(const std::string& name);
+
+  /// Throws Error naming the first tensor that nobody read. What tied embeddings and old exports leave behind
+  /// is let pass.
+  void refuse_unread(bool tied_embeddings) const;
+
+ private:
+  Tensor load(const std::string& name, const std::vector<int64_t>& shape);
+  /// load() of exactly this type.
+  Tensor load(const std::string& name, const std::vector<int64_t>& shape, DType dtype);
+
+  const Checkpoint& checkpoint_;
+  std::set<std::string> read_;
+};
+
+}  // namespace atom

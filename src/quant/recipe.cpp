@@ -1,0 +1,91 @@
+#include "quant/recipe.h"
+
+#include <cstdlib>
+
+#include "base/error.h"
+
+namespace atom {
+namespace {
+
+constexpr int64_t kPreferredOutliers = 128;
+
+}  // namespace
+
+Recipe Recipe::named(const std::string& name) {
+  Recipe recipe;
+  recipe.name = name;
+  if (name == "atom") return recipe;
+  if (name == "atom-w4a8") {
+    recipe.activation_bits = 8;
+    recipe.activation_clip = 1.0f;
+    return recipe;
+  }
+  if (name == "rtn") {
+    recipe.group_size = 0;
+    recipe.outliers = 0;
+    recipe.activation_clip = 1.0f;
+    recipe.weight_clip = 1.0f;
+    recipe.gptq = false;
+    recipe.kv_cache_bits = 16;
+    return recipe;
+  }
+  throw UsageError(fmt::format("unknown recipe '{}' ({})", printable(name), fmt::join(names(), ", ")));
+}
+
+std::vector<std::string> Recipe::names() {
+  return {"atom", "atom-w4a8", "rtn"};
+}
+
+void Recipe::validate() const {
+  const auto one_of = [](const char* what, int value, std::initializer_list<int> allowed) {
+    for (const int candidate : allowed) {
+      if (value == candidate) return;
+    }
+    fail("{}: expected one of {}, found {}", what, fmt::join(allowed, ", "), value);
+  };
+  one_of("activation bits", activation_bits, {4, 8});
+  one_of("outlier bits", outlier_bits, {8, 16});
+  one_of("KV cache bits", kv_cache_bits, {4, 8, 16});
+  one_of("lm_head bits", lm_head_bits, {8, 16});
+  require(group_size >= 0 && group_size <= (1 << 20), "group size: expected 0 (a whole row) to {}, found {}",
+          1 << 20, group_size);
+  require(!outliers || *outliers >= 0, "outliers: expected 0 or more, found {}", outliers.value_or(0));
+  require(activation_clip > 0 && activation_clip <= 1,
+          "activation clip: expected a number in (0, 1], found {}", activation_clip);
+  require(weight_clip > 0 && weight_clip <= 1, "weight clip: expected a number in (0, 1], found {}",
+          weight_clip);
+  require(damping > 0 && damping <= 1, "damping: expected a number in (0, 1], found {}", damping);
+  require(block_size >= 1 && block_size <= 65536, "block size: expected 1 to 65536, found {}", block_size);
+}
+
+bool Recipe::needs_calibration() const {
+  return gptq || search_clips || outliers != 0;
+}
+
+int64_t Recipe::outlier_count(int64_t k, const std::string& input) const {
+  if (outliers) {
+    require(*outliers <= k, "outliers: {} asked for, but {} has {} channels", *outliers, input, k);
+    const int64_t normal = k - *outliers;
+    require(group_size == 0 || normal % group_size == 0,
+            "group size {} does not divide the {} normal channels of {} ({} channels less {} outliers)",
+            group_size, normal, input, k, *outliers);
+    return *outliers;
+  }
+  if (group_size == 0) return std::min(k, kPreferredOutliers);
+  int64_t best = k % group_size;
+  for (int64_t count = best; count <= k; count += group_size) {
+    if (std::abs(count - kPreferredOutliers) < std::abs(best - kPreferredOutliers)) best = count;
+  }
+  return best;
+}
+
+ChannelLayout Recipe::layout(int64_t k, const std::string& input) const {
+  ChannelLayout layout;
+  layout.k = k;
+  layout.n_outlier = outlier_count(k, input);
+  layout.group = group_size > 0 ? group_size : std::max<int64_t>(layout.k_normal(), 1);
+  layout.outlier_type = outlier_bits == 8 ? OutlierType::int8 : OutlierType::fp16;
+  return layout;
+}
+
+}  // namespace atom

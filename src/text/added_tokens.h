@@ -1,0 +1,68 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace atom::text {
+
+/// A token that is found in the text before the model sees it.
+struct AddedToken {
+  std::string content;
+  int32_t id = 0;
+  bool special = false;
+  bool lstrip = false;       ///< takes the white space in front with it
+  bool rstrip = false;       ///< takes the white space behind with it
+  bool single_word = false;  ///< counts only where no word character touches it
+  bool normalized = true;    ///< looked for in a second pass, behind all that are not
+};
+
+/// A stretch of text: one added token, or text for the model (`id` -1).
+struct Segment {
+  std::string_view text;
+  int32_t id;
+};
+
+/// Finds added tokens: leftmost first, the longest among those that begin at one place.
+class AddedTokens {
+ public:
+  AddedTokens() = default;
+  explicit AddedTokens(std::vector<AddedToken> tokens);
+
+  const std::vector<AddedToken>& tokens() const { return tokens_; }
+
+  /// Cuts `text` (well-formed UTF-8) into `out`. With `parse_special` false, special tokens are text like any other.
+  void split(std::string_view text, bool parse_special, std::vector<Segment>& out) const;
+
+ private:
+  /// A byte trie over the contents of one pass's tokens.
+  class Finder {
+   public:
+    void add(std::string_view content, int32_t index);
+    /// Index of the longest token at text[begin:], or -1.
+    int32_t longest(std::string_view text, size_t begin) const;
+    bool empty() const { return nodes_.empty(); }
+
+   private:
+    struct Edge {
+      uint8_t byte;
+      uint32_t node;
+    };
+    struct Node {
+      int32_t token = -1;
+      std::vector<Edge> edges;
+    };
+    std::vector<Node> nodes_;
+    std::array<uint32_t, 256> first_{};  // the root's edges, 0 for none
+  };
+
+  void pass(const Finder& finder, std::string_view text, bool parse_special, std::vector<Segment>& out) const;
+
+  std::vector<AddedToken> tokens_;
+  Finder verbatim_;
+  Finder normalized_;
+};
+
+}  // namespace atom::text

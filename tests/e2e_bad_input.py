@@ -1,0 +1,534 @@
+"""Malformed files and bad invocations: each ends, within seconds, in exit code 1 (usage: 2), one error line, and no output."""
+
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import struct
+
+import numpy as np
+import pytest
+
+from atom_cli import GOLDEN, TEXT, TINY_QUANTIZE, Safetensors, assert_fails, copy_model, run, write_gguf
+
+MODEL = GOLDEN / "gqa_tied_f32"
+Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
+SECONDS = 20
+
+
+def quantize_fails(model, folder, code=1, options=TINY_QUANTIZE, **run_options):
+    """Quantizes `model` into folder/out; afterwards the folder holds what it held before."""
+    folder = pathlib.Path(folder)
+    before = sorted(folder.rglob("*"))
+    result = run("quantize", model, "-o", folder / "out", *options, timeout=SECONDS, **run_options)
+    error = assert_fails(result, code)
+    assert sorted(folder.rglob("*")) == before, f"left behind: {set(folder.rglob('*')) - set(before)}"
+    return error
+
+
+# --- safetensors ------------------------------------------------------------------------------------------------------
+
+
+def model_with(tmp_path, raw):
+    folder = copy_model("gqa_tied_f32", tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(raw)
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_safetensors_truncated(tmp_path, seed):
+    raw = (MODEL / "model.safetensors").read_bytes()
+    cut = random.Random(seed).randrange(len(raw)) if seed else 0
+    assert "model.safetensors" in quantize_fails(model_with(tmp_path, raw[:cut]), tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 2, 1 << 40, (1 << 63) + 1, (1 << 64) - 1])
+def test_safetensors_header_length(tmp_path, length):
+    raw = (MODEL / "model.safetensors").read_bytes()
+    assert "model.safetensors" in quantize_fails(model_with(tmp_path, struct.pack("<Q", length) + raw[8:]), tmp_path)
+
+
+@pytest.mark.parametrize("header", [b"[]", b"{", b"\xff\xfe{}", b"[" * 5000, b'{"a": 1}', b'{"a": {"dtype": "F32"}}', b"null"])
+def test_safetensors_header_is_not_what_it_should_be(tmp_path, header):
+    raw = struct.pack("<Q", len(header)) + header
+    assert "model.safetensors" in quantize_fails(model_with(tmp_path, raw), tmp_path)
+
+
+def set_entry(**fields):
+    def change(file):
+        file.header[Q_PROJ].update(fields)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_entry(dtype="F8_E9M9"),
+        set_entry(dtype=7),
+        set_entry(shape=[64, 65]),
+        set_entry(shape=[-64, -64]),
+        set_entry(shape=[1 << 62, 4]),
+        set_entry(shape="64"),
+        set_entry(data_offsets=[0, 1 << 60]),
+        set_entry(data_offsets=[16384, 0]),
+        set_entry(data_offsets=[-16384, 0]),
+        set_entry(data_offsets=[0.5, 16384]),
+    ],
+    ids=["dtype", "dtype_number", "shape_bytes", "negative", "overflow", "shape_text", "beyond", "backwards", "offset", "fraction"],
+)
+def test_safetensors_entry(tmp_path, change):
+    error = quantize_fails(copy_model("gqa_tied_f32", tmp_path / "model", tensors=change), tmp_path)
+    assert Q_PROJ in error and "model.safetensors" in error
+
+
+def test_safetensors_tensor_missing(tmp_path):
+    model = copy_model("gqa_tied_f32", tmp_path / "model", tensors=lambda file: file.header.pop(Q_PROJ))
+    assert Q_PROJ in quantize_fails(model, tmp_path)
+
+
+def test_safetensors_wrong_shape_for_the_config(tmp_path):
+    model = copy_model("gqa_tied_f32", tmp_path / "model", tensors=set_entry(shape=[32, 128]))
+    assert Q_PROJ in quantize_fails(model, tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", [Q_PROJ, "model.norm.weight", "model.embed_tokens.weight"])
+def test_weights_not_finite(tmp_path, name, value):
+    def change(file):
+        begin, end = file.header[name]["data_offsets"]
+        struct.pack_into("<f", file.data, begin + (end - begin) // 8 * 4, value)
+
+    assert name in quantize_fails(copy_model("gqa_tied_f32", tmp_path / "model", tensors=change), tmp_path)
+
+
+# --- config.json ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("architectures", ["MambaForCausalLM"]),
+        ("model_type", "t5"),
+        ("hidden_size", 0),
+        ("hidden_size", -64),
+        ("hidden_size", "64"),
+        ("hidden_size", 1 << 40),
+        ("num_hidden_layers", 1 << 31),
+        ("num_hidden_layers", 3),
+        ("num_attention_heads", 0),
+        ("num_key_value_heads", 3),
+        ("head_dim", 15),
+        ("vocab_size", 1 << 50),
+        ("rms_norm_eps", "small"),
+        ("rope_theta", 0),
+        ("rope_scaling", {"rope_type": "from_another_planet", "factor": 8.0}),
+        ("hidden_act", "gelu"),
+        ("quantization_config", {"quant_method": "gptq", "bits": 4}),
+        ("quantization_config", {"quant_method": "atom", "version": 999}),
+    ],
+)
+def test_config_field(tmp_path, field, value):
+    model = copy_model("gqa_tied_f32", tmp_path / "model", config=lambda config: config.update({field: value}))
+    quantize_fails(model, tmp_path)
+    assert_fails(run("generate", model, "-p", "a", "--max-tokens", "1", timeout=SECONDS), 1)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"architectures": ["LlamaForCausalLM"]}', "\x00" * 100])
+def test_config_is_not_a_config(tmp_path, text):
+    model = copy_model("gqa_tied_f32", tmp_path / "model")
+    (model / "config.json").write_text(text)
+    assert "config.json" in quantize_fails(model, tmp_path)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_file_missing(tmp_path, file):
+    model = copy_model("gqa_tied_f32", tmp_path / "model")
+    (model / file).unlink()
+    assert file in quantize_fails(model, tmp_path)
+
+
+# --- tokenizer.json ---------------------------------------------------------------------------------------------------
+
+
+def set_tokenizer(*path, value):
+    def change(tokenizer):
+        for key in path[:-1]:
+            tokenizer = tokenizer[key]
+        tokenizer[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_tokenizer("model", "type", value="Unigram"),
+        set_tokenizer("model", "vocab", value={}),
+        set_tokenizer("model", "vocab", value={"a": 0, "b": 0}),
+        set_tokenizer("model", "vocab", value={"a": -1}),
+        set_tokenizer("model", "vocab", value={"a": 1 << 40}),
+        set_tokenizer("model", "merges", value=[["no", "such"]]),
+        set_tokenizer("model", "merges", value=["one_word"]),
+        set_tokenizer("model", "merges", value=17),
+        set_tokenizer("pre_tokenizer", value={"type": "Split", "pattern": {"Regex": "(a+"}, "behavior": "Isolated", "invert": False}),
+        set_tokenizer("pre_tokenizer", value={"type": "Telepathy"}),
+        set_tokenizer("added_tokens", value=[{"id": -4, "content": "x", "special": True}]),
+    ],
+    ids=["type", "no_vocab", "same_id", "negative_id", "huge_id", "merge_unknown", "merge_word", "merges_number", "regex", "pre", "added"],
+)
+def test_tokenizer(tmp_path, change):
+    model = copy_model("gqa_tied_f32", tmp_path / "model", tokenizer=change)
+    assert "tokenizer" in assert_fails(run("tokenize", model, stdin="hello", timeout=SECONDS), 1)
+    quantize_fails(model, tmp_path)
+
+
+def test_tokenizer_pattern_that_never_ends(tmp_path):
+    """A regular expression of exponential cost is stopped, not waited for."""
+    split = {"type": "Split", "pattern": {"Regex": "(a|aa|a?)+$"}, "behavior": "Isolated", "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    steps = {"type": "Sequence", "pretokenizers": [split, byte_level]}
+    model = copy_model("gqa_tied_f32", tmp_path / "model", tokenizer=set_tokenizer("pre_tokenizer", value=steps))
+    assert_fails(run("tokenize", model, stdin="a" * 5000 + "b", timeout=SECONDS), 1)
+
+
+def test_template_that_never_ends(tmp_path):
+    model = copy_model("gqa_tied_f32", tmp_path / "model")
+    template = "{% for a in range(100000) %}{% for b in range(100000) %}{{ b }}{% endfor %}{% endfor %}"
+    (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    assert_fails(run("chat", model, "--max-tokens", "1", stdin="hello\n", timeout=SECONDS), 1)
+
+
+# --- GGUF -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", name="gguf_bytes")
+def fixture_gguf_bytes(tmp_path_factory):
+    return write_gguf("gqa_tied_f32", tmp_path_factory.mktemp("gguf") / "good.gguf").read_bytes()
+
+
+def gguf_fails(tmp_path, raw):
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(raw)
+    error = quantize_fails(path, tmp_path)
+    assert "bad.gguf" in error
+    return error
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_gguf_truncated(tmp_path, gguf_bytes, seed):
+    gguf_fails(tmp_path, gguf_bytes[: random.Random(100 + seed).randrange(len(gguf_bytes))])
+
+
+def test_gguf_magic(tmp_path, gguf_bytes):
+    gguf_fails(tmp_path, b"GGML" + gguf_bytes[4:])
+
+
+@pytest.mark.parametrize("version", [0, 1, 4, 0x03000000])
+def test_gguf_version(tmp_path, gguf_bytes, version):
+    assert str(version) in gguf_fails(tmp_path, gguf_bytes[:4] + struct.pack("<I", version) + gguf_bytes[8:])
+
+
+@pytest.mark.parametrize("offset", [8, 16], ids=["tensors", "fields"])
+@pytest.mark.parametrize("count", [1 << 20, 1 << 40, (1 << 64) - 1])
+def test_gguf_counts(tmp_path, gguf_bytes, offset, count):
+    gguf_fails(tmp_path, gguf_bytes[:offset] + struct.pack("<Q", count) + gguf_bytes[offset + 8 :])
+
+
+@pytest.mark.parametrize("length", [1 << 31, (1 << 64) - 8])
+def test_gguf_string_length(tmp_path, gguf_bytes, length):
+    gguf_fails(tmp_path, gguf_bytes[:24] + struct.pack("<Q", length) + gguf_bytes[32:])
+
+
+def test_gguf_dimensions_overflow(tmp_path, gguf_bytes):
+    at = gguf_bytes.index(b"blk.0.attn_q.weight") + len("blk.0.attn_q.weight") + 4
+    raw = gguf_bytes[:at] + struct.pack("<QQ", 1 << 33, 1 << 33) + gguf_bytes[at + 16 :]
+    assert "blk.0.attn_q.weight" in gguf_fails(tmp_path, raw)
+
+
+@pytest.mark.parametrize("kind", [30000, 14])
+def test_gguf_tensor_type(tmp_path, gguf_bytes, kind):
+    at = gguf_bytes.index(b"blk.0.attn_q.weight") + len("blk.0.attn_q.weight") + 4 + 16
+    gguf_fails(tmp_path, gguf_bytes[:at] + struct.pack("<I", kind) + gguf_bytes[at + 4 :])
+
+
+def test_gguf_tensor_offset(tmp_path, gguf_bytes):
+    at = gguf_bytes.index(b"blk.0.attn_q.weight") + len("blk.0.attn_q.weight") + 4 + 16 + 4
+    gguf_fails(tmp_path, gguf_bytes[:at] + struct.pack("<Q", (1 << 64) - 32) + gguf_bytes[at + 8 :])
+
+
+def test_gguf_architecture(tmp_path):
+    path = write_gguf("gqa_tied_f32", tmp_path / "bad.gguf", architecture="mamba")
+    assert "mamba" in quantize_fails(path, tmp_path)
+
+
+def test_gguf_tensor_missing(tmp_path):
+    path = write_gguf("gqa_tied_f32", tmp_path / "bad.gguf", skip={"blk.1.ffn_down.weight"})
+    assert "bad.gguf" in quantize_fails(path, tmp_path)
+
+
+def test_gguf_wrong_shape(tmp_path):
+    path = write_gguf(
+        "gqa_tied_f32", tmp_path / "bad.gguf",
+        change=lambda name, array: array[:, :32] if name == "blk.1.ffn_down.weight" else array)
+    assert "bad.gguf" in quantize_fails(path, tmp_path)
+
+
+def test_gguf_not_finite(tmp_path):
+    def change(name, array):
+        if name == "blk.1.ffn_down.weight":
+            array = array.copy()
+            array[3, 5] = np.nan
+        return array
+
+    assert "bad.gguf" in quantize_fails(write_gguf("gqa_tied_f32", tmp_path / "bad.gguf", change=change), tmp_path)
+
+
+# --- packed checkpoints -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", name="packed")
+def fixture_packed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("packed") / "out"
+    result = run("quantize", MODEL, "-o", out, *TINY_QUANTIZE)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def packed_fails(model):
+    return assert_fails(run("generate", model, "-p", "a", "--max-tokens", "1", timeout=SECONDS), 1)
+
+
+def test_packed_unknown_field(tmp_path, packed):
+    shutil.copytree(packed, tmp_path / "p")
+    config = json.loads((packed / "config.json").read_text())
+    config["quantization_config"]["surprise"] = 1
+    (tmp_path / "p" / "config.json").write_text(json.dumps(config))
+    assert "surprise" in packed_fails(tmp_path / "p")
+
+
+def test_packed_fields_of_the_wrong_type(tmp_path, packed):
+    config = json.loads((packed / "config.json").read_text())
+    for field in config["quantization_config"]:
+        folder = tmp_path / field
+        shutil.copytree(packed, folder)
+        changed = json.loads(json.dumps(config))
+        changed["quantization_config"][field] = {"not": ["this"]}
+        (folder / "config.json").write_text(json.dumps(changed))
+        assert field in packed_fails(folder)
+
+
+def test_packed_tensor_missing(tmp_path, packed):
+    for i, name in enumerate(n for n in Safetensors(packed / "model.safetensors").names() if ".0.self_attn.o_proj" in n):
+        folder = tmp_path / str(i)
+        shutil.copytree(packed, folder)
+        file = Safetensors(folder / "model.safetensors")
+        file.header.pop(name)
+        file.write(folder / "model.safetensors")
+        packed_fails(folder)
+
+
+def test_packed_truncated(tmp_path, packed):
+    shutil.copytree(packed, tmp_path / "p")
+    raw = (packed / "model.safetensors").read_bytes()
+    (tmp_path / "p" / "model.safetensors").write_bytes(raw[:-1])
+    assert "model.safetensors" in packed_fails(tmp_path / "p")
+
+
+def test_packed_quantized_again(tmp_path, packed):
+    quantize_fails(packed, tmp_path)
+
+
+# --- paths and disks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["inspect", "tokenize", "generate", "chat", "quantize"])
+def test_model_that_is_not_there(tmp_path, command):
+    options = {"generate": ["-p", "a"], "quantize": ["-o", tmp_path / "out", *TINY_QUANTIZE]}.get(command, [])
+    assert "nowhere" in assert_fails(run(command, tmp_path / "nowhere", *options, stdin="a\n", timeout=SECONDS), 1)
+
+
+def test_model_is_an_empty_file(tmp_path):
+    (tmp_path / "empty").touch()
+    assert_fails(run("inspect", tmp_path / "empty", timeout=SECONDS), 1)
+
+
+def test_model_is_an_empty_folder(tmp_path):
+    assert_fails(run("inspect", tmp_path, timeout=SECONDS), 1)
+
+
+def test_model_is_a_device():
+    assert_fails(run("inspect", "/dev/zero", timeout=SECONDS), 1)
+
+
+def test_model_is_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert_fails(run("inspect", tmp_path / "pipe", timeout=SECONDS), 1)
+
+
+def test_model_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert_fails(run("inspect", tmp_path / "file" / "model", timeout=SECONDS), 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_model_unreadable(tmp_path):
+    model = copy_model("gqa_tied_f32", tmp_path / "model")
+    (model / "model.safetensors").chmod(0)
+    assert "model.safetensors" in quantize_fails(model, tmp_path)
+
+
+def test_output_exists(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious").write_text("mine")
+    result = run("quantize", MODEL, "-o", out, *TINY_QUANTIZE, timeout=SECONDS)
+    assert "out" in assert_fails(result, 1)
+    assert [p.name for p in tmp_path.rglob("*")] == ["out", "precious"]
+    assert (out / "precious").read_text() == "mine"
+
+
+def test_output_is_a_file(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    assert_fails(run("quantize", MODEL, "-o", tmp_path / "out", *TINY_QUANTIZE, timeout=SECONDS), 1)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_output_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert_fails(run("quantize", MODEL, "-o", tmp_path / "file" / "out", *TINY_QUANTIZE, timeout=SECONDS), 1)
+
+
+def test_disk_full(tmp_path):
+    """A limit on the size of files makes writes fail in the middle, as a full disk does."""
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+
+    quantize_fails(MODEL, tmp_path, preexec=limit)
+
+
+def test_standard_output_full():
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        import subprocess
+
+        from atom_cli import BINARY
+
+        result = subprocess.run(
+            [BINARY, "inspect", str(MODEL), "--json"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False)
+    assert result.returncode == 1 and result.stderr.startswith("error: "), result.stderr
+
+
+# --- texts and options ------------------------------------------------------------------------------------------------
+
+
+def replaced(option, value):
+    """TINY_QUANTIZE with another value of an option."""
+    options = list(TINY_QUANTIZE)
+    options[options.index(option) + 1] = str(value)
+    return options
+
+
+def test_no_calibration_text(tmp_path):
+    at = TINY_QUANTIZE.index("--calib")
+    quantize_fails(MODEL, tmp_path, options=TINY_QUANTIZE[:at] + TINY_QUANTIZE[at + 2 :], code=2)
+
+
+def test_calibration_text_that_is_not_there(tmp_path):
+    assert "nowhere" in quantize_fails(MODEL, tmp_path, options=replaced("--calib", tmp_path / "nowhere"))
+
+
+def test_calibration_text_empty(tmp_path):
+    (tmp_path / "text").touch()
+    quantize_fails(MODEL, tmp_path, options=replaced("--calib", tmp_path / "text"))
+
+
+def test_calibration_text_too_short(tmp_path):
+    (tmp_path / "text").write_text("Too short.")
+    quantize_fails(MODEL, tmp_path, options=replaced("--calib", tmp_path / "text"))
+
+
+def test_calibration_jsonl_broken(tmp_path):
+    (tmp_path / "text.jsonl").write_text('{"text": "fine"}\n{"text": \n')
+    assert "text.jsonl" in quantize_fails(MODEL, tmp_path, options=replaced("--calib", tmp_path / "text.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        ("--group", 24),  # 48 channels of 64 - 16 in groups of 24, but 96 - 16 = 80 of down_proj do not divide
+        ("--group", 0),
+        ("--group", -32),
+        ("--group", "many"),
+        ("--outliers", -1),
+        ("--outliers", 1 << 40),
+        ("--samples", 0),
+        ("--sample-length", 0),
+        ("--sample-length", 1 << 40),
+        ("--calib", ""),
+    ],
+)
+def test_quantize_option_value(tmp_path, option, value):
+    result = run("quantize", MODEL, "-o", tmp_path / "out", *replaced(option, value), timeout=SECONDS)
+    assert result.returncode in (1, 2)
+    assert_fails(result, result.returncode)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--nonsense"],
+        ["fly", MODEL],
+        ["inspect"],
+        ["inspect", MODEL, MODEL],
+        ["inspect", MODEL, "--nonsense"],
+        ["eval"],
+        ["eval", "ppl", MODEL],
+        ["generate", MODEL, "-p", "a", "--max-tokens", "-1"],
+        ["generate", MODEL, "-p", "a", "--max-tokens", "some"],
+        ["generate", MODEL, "-p", "a", "--temperature", "-1"],
+        ["generate", MODEL, "-p", "a", "--temperature", "nan"],
+        ["generate", MODEL, "-p", "a", "--top-p", "1.5"],
+        ["generate", MODEL, "-p", "a", "--top-k", "-1"],
+        ["generate", MODEL, "-p", "a", "--threads", "0"],
+        ["generate", MODEL, "-p", "a", "--threads", "1000000"],
+        ["generate", MODEL, "-p", "a", "--seed", "soon"],
+        ["generate", MODEL, "-p", "a", "--device", "toaster"],
+        ["quantize", MODEL, "--calib", TEXT],
+        ["quantize", MODEL, "-o", "/tmp/never", "--calib", TEXT, "--recipe", "cake"],
+    ],
+    ids=lambda arguments: " ".join(str(a).rsplit("/", 1)[-1] for a in arguments) or "nothing",
+)
+def test_usage(arguments):
+    assert_fails(run(*arguments, stdin="", timeout=SECONDS), 2)
+
+
+def test_prompt_longer_than_the_context():
+    assert_fails(run("generate", MODEL, "-p", "word " * 1000, "--max-tokens", "1", timeout=SECONDS), 1)
+
+
+def test_text_not_there(tmp_path):
+    assert "nowhere" in assert_fails(run("eval", "ppl", MODEL, "--text", tmp_path / "nowhere", timeout=SECONDS), 1)
+
+
+def test_text_shorter_than_two_tokens(tmp_path):
+    (tmp_path / "text").write_text("a")
+    assert_fails(run("eval", "ppl", MODEL, "--text", tmp_path / "text", "--window", "64", timeout=SECONDS), 1)
+
+
+def test_window_longer_than_the_context():
+    assert_fails(run("eval", "ppl", MODEL, "--text", TEXT, "--window", "100000", timeout=SECONDS), 1)
+
+
+def test_token_ids_out_of_range():
+    assert_fails(run("tokenize", MODEL, "--decode", stdin="[1, 320]", timeout=SECONDS), 1)
+
+
+def test_token_ids_not_json():
+    assert_fails(run("tokenize", MODEL, "--decode", stdin="one two", timeout=SECONDS), 1)
