@@ -8,6 +8,7 @@ namespace atom {
 namespace {
 
 constexpr int64_t kPreferredOutliers = 128;
+constexpr int64_t kDefaultGroup = 128;
 
 }  // namespace
 
@@ -71,9 +72,10 @@ int64_t Recipe::outlier_count(int64_t k, const std::string& input) const {
             group_size, normal, input, k, *outliers);
     return *outliers;
   }
-  if (group_size == 0) return std::min(k, kPreferredOutliers);
-  int64_t best = k % group_size;
-  for (int64_t count = best; count <= k; count += group_size) {
+  // With one scale a row any number would do; the same rule keeps such recipes comparable with the others.
+  const int64_t group = group_size > 0 ? group_size : kDefaultGroup;
+  int64_t best = k % group;
+  for (int64_t count = best; count <= k; count += group) {
     if (std::abs(count - kPreferredOutliers) < std::abs(best - kPreferredOutliers)) best = count;
   }
   return best;

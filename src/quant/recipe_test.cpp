@@ -48,6 +48,9 @@ TEST(Recipe, WholeRowGroups) {
   EXPECT_EQ(layout.group, 576);
   EXPECT_EQ(layout.groups(), 1);
   EXPECT_FALSE(recipe.needs_calibration());
+  Recipe outliers;
+  outliers.group_size = 0;
+  EXPECT_EQ(outliers.outlier_count(576, "x"), 64);
   Recipe all;
   all.outliers = 576;
   EXPECT_EQ(all.layout(576, "x").groups(), 0);

@@ -1,0 +1,154 @@
+#include "text/corpus.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "base/mapped_file.h"
+#include "text/json.h"
+#include "text/record_reader.h"
+
+namespace atom::text {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::pair<const char*, const char*> kShareGptRoles[] = {
+    {"human", "user"},     {"user", "user"},           {"gpt", "assistant"},  {"assistant", "assistant"},
+    {"chatgpt", "assistant"}, {"bing", "assistant"},   {"bard", "assistant"}, {"system", "system"},
+};
+
+const Json& member(const Json& object, const char* key, const std::string& where) {
+  require(object.is_object() && object.contains(key), "{}: expected an object with \"{}\"", where, key);
+  return object[key];
+}
+
+std::string string_member(const Json& object, const char* key, const std::string& where) {
+  const Json& value = member(object, key, where);
+  require(value.is_string(), "{}.{}: expected a string, found {}", where, key, value.type_name());
+  return value.get<std::string>();
+}
+
+Json share_gpt_messages(const Json& turns, const std::string& where) {
+  require(turns.is_array(), "{}: expected an array, found {}", where, turns.type_name());
+  Json messages = Json::array();
+  for (size_t i = 0; i < turns.size(); ++i) {
+    const std::string place = fmt::format("{}[{}]", where, i);
+    const std::string from = string_member(turns[i], "from", place);
+    const auto role = std::find_if(std::begin(kShareGptRoles), std::end(kShareGptRoles),
+                                   [&](const auto& entry) { return from == entry.first; });
+    require(role != std::end(kShareGptRoles), "{}.from: expected human, gpt or system, found \"{}\"", place,
+            printable(from));
+    messages.push_back({{"role", role->second}, {"content", string_member(turns[i], "value", place)}});
+  }
+  return messages;
+}
+
+Document to_document(const Json& record, const std::string& where) {
+  Document document;
+  if (record.contains("messages")) {
+    const Json& messages = record["messages"];
+    require(messages.is_array(), "{}.messages: expected an array, found {}", where, messages.type_name());
+    for (size_t i = 0; i < messages.size(); ++i) {
+      string_member(messages[i], "role", fmt::format("{}.messages[{}]", where, i));
+      member(messages[i], "content", fmt::format("{}.messages[{}]", where, i));
+    }
+    document.messages = messages;
+  } else if (record.contains("conversations")) {
+    document.messages = share_gpt_messages(record["conversations"], where + ".conversations");
+  } else {
+    require(record.contains("text"), "{}: expected \"messages\", \"conversations\" or \"text\"", where);
+    document.text = string_member(record, "text", where);
+  }
+  return document;
+}
+
+bool is_json(const std::filesystem::path& path) {
+  const std::string extension = path.extension().string();
+  return extension == ".json" || extension == ".jsonl" || extension == ".ndjson";
+}
+
+std::vector<Document> read_records(const std::filesystem::path& path, const CorpusOptions& options) {
+  RecordReader reader(path);
+  std::vector<Document> documents;
+  while (reader.count() < options.skip || reader.count() - options.skip < options.limit) {
+    throw_if_interrupted();
+    const std::optional<std::string> record = reader.next();
+    if (!record) break;
+    if (reader.count() <= options.skip) continue;
+    const std::string where = fmt::format("{}: record {}", path.string(), reader.count());
+    Document document = to_document(parse_ordered_json(*record, where), where);
+    if (document.is_conversation() ? !document.messages.empty() : !document.text.empty()) {
+      documents.push_back(std::move(document));
+    }
+  }
+  if (reader.cut_off()) {
+    spdlog::warn("{}: the file ends in the middle of its JSON; {} whole records were read", path.string(),
+                 reader.count());
+  }
+  require(!documents.empty(), "{}: no text found in {} records, of which {} were to be skipped", path.string(),
+          reader.count(), options.skip);
+  return documents;
+}
+
+/// What stands for a conversation when there is no template: the texts of its messages.
+std::string joined_contents(const Json& messages) {
+  std::string text;
+  for (const Json& message : messages) {
+    if (message["content"].is_string()) text += message["content"].get<std::string>() + "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+std::vector<Document> read_corpus(const std::filesystem::path& path, const CorpusOptions& options) {
+  if (is_json(path)) return read_records(path, options);
+  require(options.skip == 0, "{}: a plain text is one record, {} cannot be skipped", path.string(), options.skip);
+  Document document;
+  document.text = read_text_file(path);
+  require(document.text.find_first_not_of(" \t\r\n") != std::string::npos, "{}: expected text, found none",
+          path.string());
+  std::vector<Document> documents;
+  if (options.limit > 0) documents.push_back(std::move(document));
+  return documents;
+}
+
+std::vector<int32_t> tokenize_corpus(const std::vector<Document>& documents, const Tokenizer& tokenizer,
+                                     const ChatTemplate* chat_template, const Json& variables, size_t max_tokens) {
+  std::vector<int32_t> tokens;
+  size_t refused = 0;
+  std::string reason;
+  for (const Document& document : documents) {
+    if (tokens.size() >= max_tokens) break;
+    throw_if_interrupted();
+    std::vector<int32_t> ids;
+    if (!document.is_conversation()) {
+      ids = tokenizer.encode(document.text);
+    } else if (chat_template == nullptr) {
+      ids = tokenizer.encode(joined_contents(document.messages));
+    } else {
+      std::string text;
+      try {
+        text = chat_template->render(document.messages, false, variables);
+      } catch (const Interrupted&) {
+        throw;
+      } catch (const Error& error) {
+        if (refused++ == 0) reason = error.what();
+        continue;
+      }
+      ids = tokenizer.encode(text, {.add_special_tokens = false, .parse_special = true});
+    }
+    tokens.insert(tokens.end(), ids.begin(), ids.end());
+  }
+  require(refused == 0 || refused < documents.size(), "the chat template refuses every conversation: {}", reason);
+  if (refused > 0) {
+    spdlog::warn("{} of {} conversations were left out, as the chat template refuses them: {}", refused,
+                 documents.size(), reason);
+  }
+  if (tokens.size() > max_tokens) tokens.resize(max_tokens);
+  return tokens;
+}
+
+}  // namespace atom::text
