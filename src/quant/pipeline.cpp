@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/progress.h"
 #include "base/random.h"
 #include "kernels/ops.h"
@@ -36,6 +37,7 @@ CalibrationState embed(const ModelConfig& config, const DeviceContext& device, W
   state.attended = Matrix<float>(tokens, config.q_size());
   const Tensor embedding = reader.floats("model.embed_tokens.weight", {config.vocab, config.hidden});
   for (int64_t i = 0; i < state.samples(); ++i) {
+    throw_if_interrupted();
     const auto rows = state.hidden.view().row_range(state.first_row[i], state.first_row[i + 1]);
     run(device, EmbeddingLookup{calibration.samples[static_cast<size_t>(i)], embedding.dtype,
                                 embedding.bytes.data(), rows});
