@@ -67,6 +67,15 @@ class Safetensors:
         begin, end = self.header[name]["data_offsets"]
         return self.data[begin:end]
 
+    def remove(self, name):
+        """Takes a tensor out and closes the gap."""
+        begin, end = self.header.pop(name)["data_offsets"]
+        del self.data[begin:end]
+        for other in self.names():
+            first, last = self.header[other]["data_offsets"]
+            if first >= end:
+                self.header[other]["data_offsets"] = [first - (end - begin), last - (end - begin)]
+
     def write(self, path):
         header = json.dumps(self.header).encode()
         header += b" " * (-len(header) % 8)

@@ -119,10 +119,10 @@ def test_quantized_layout_is_that_of_hugging_face(packed):
     config = json.loads((out / "config.json").read_text())
     assert config["quantization_config"]["quant_method"] == "atom"
     assert config["architectures"] == ["LlamaForCausalLM"]
-    from safetensors.numpy import load_file
+    from safetensors import safe_open
 
-    for tensor in load_file(out / "model.safetensors").values():
-        assert tensor.size > 0
+    with safe_open(out / "model.safetensors", "numpy") as file:
+        assert all(0 not in file.get_slice(name).get_shape() for name in file.keys())
 
 
 @pytest.mark.parametrize("recipe", ["atom", "atom-w4a8", "rtn"])
@@ -224,21 +224,21 @@ def test_chat_answers_each_line():
 def test_interrupted_leaves_nothing(tmp_path):
     import signal
     import subprocess
-    import time
 
     from atom_cli import BINARY
 
     options = [o if o != "2" else "100000" for o in TINY_QUANTIZE]
     long_text = tmp_path / "text"
-    long_text.write_text(TEXT.read_text() * 2000)
+    long_text.write_text(TEXT.read_text() * 300)
     options[1] = str(long_text)
     out = tmp_path / "here"
     out.mkdir()
     process = subprocess.Popen(
         [BINARY, "quantize", str(MODEL), "-o", str(out / "out"), *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(1.0)
-    assert process.poll() is None, process.stderr.read()
+    for line in process.stderr:
+        if line.startswith("quantize"):  # the first line of progress
+            break
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
     assert list(out.iterdir()) == []

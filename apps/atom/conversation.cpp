@@ -4,6 +4,12 @@
 
 namespace atom::cli {
 
+bool has_chat_template(const Checkpoint& checkpoint) {
+  const Json& config = checkpoint.tokenizer_config();
+  const auto entry = config.find("chat_template");
+  return entry != config.end() && !entry->is_null();
+}
+
 text::ChatTemplate load_chat_template(const Checkpoint& checkpoint) {
   const std::string where = checkpoint.path().string() + ": tokenizer_config: chat_template";
   const Json& config = checkpoint.tokenizer_config();

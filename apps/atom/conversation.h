@@ -9,6 +9,8 @@
 
 namespace atom::cli {
 
+bool has_chat_template(const Checkpoint& checkpoint);
+
 /// The chat template of a checkpoint. Throws Error when it has none, or one that does not parse.
 text::ChatTemplate load_chat_template(const Checkpoint& checkpoint);
 

@@ -19,9 +19,9 @@ struct DocumentOptions {
   std::optional<int64_t> limit;
 };
 
-/// One stream of tokens: a plain text in one piece; of documents, one after the other, conversations through
-/// the model's chat template. Reading documents stops where there are `enough` tokens. Throws Error for files
-/// that cannot be read or hold nothing, UsageError for skip and limit on plain text.
+/// One stream of tokens, at most `enough` (INT64_MAX: all there are): a plain text in one piece; of
+/// documents, one after the other, conversations through the model's chat template. Throws Error for files
+/// that cannot be read or hold nothing, and for `skip` on plain text, which is a single document.
 std::vector<int32_t> read_tokens(const DocumentOptions& options, const Checkpoint& checkpoint,
                                  const text::Tokenizer& tokenizer, int64_t enough);
 

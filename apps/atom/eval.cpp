@@ -19,9 +19,10 @@ struct Options {
 };
 
 /// Tokens to read; the whole text unless only some windows of it are asked for.
-int64_t tokens_needed(const PerplexityOptions& options) {
-  if (!options.windows || *options.windows > INT64_MAX / options.window) return INT64_MAX;
-  return *options.windows * options.window;
+int64_t tokens_needed(const PerplexityOptions& options, const ModelConfig& config) {
+  const int64_t window = options.window.value_or(default_window(config));
+  if (!options.windows || *options.windows > INT64_MAX / window) return INT64_MAX;
+  return *options.windows * window;
 }
 
 void run(const Options& options) {
@@ -29,13 +30,13 @@ void run(const Options& options) {
   const Device device(options.device);
   const auto checkpoint = Checkpoint::open(options.model);
   const text::Tokenizer tokenizer = load_tokenizer(*checkpoint);
-  const std::vector<int32_t> tokens =
-      read_tokens(options.documents, *checkpoint, tokenizer, tokens_needed(options.perplexity));
   const auto model = load_model(*checkpoint, device);
+  const std::vector<int32_t> tokens = read_tokens(options.documents, *checkpoint, tokenizer,
+                                                  tokens_needed(options.perplexity, model->config()));
   const PerplexityResult result = perplexity(*model, tokens, options.perplexity);
   if (!options.output.json) {
     print(fmt::format("perplexity {:.4f} ({} windows of {} tokens, KV cache {}, {:.1f} s)\n",
-                      result.perplexity, result.windows, options.perplexity.window, name_of(result.kv_format),
+                      result.perplexity, result.windows, result.window, name_of(result.kv_format),
                       result.seconds));
     return;
   }
@@ -44,7 +45,7 @@ void run(const Options& options) {
               {"perplexity", result.perplexity},
               {"mean_nll", result.mean_nll},
               {"windows", result.windows},
-              {"window", options.perplexity.window},
+              {"window", result.window},
               {"tokens", result.tokens},
               {"kv_cache", name_of(result.kv_format)},
               {"seconds", result.seconds},
@@ -85,9 +86,10 @@ void add_eval(CLI::App& app, Command& chosen) {
   command
       ->add_option("--windows", options->perplexity.windows, "Only the first so many windows (default: all)")
       ->check(CLI::PositiveNumber);
-  command->add_option("--window", options->perplexity.window, "Tokens of a window")
-      ->check(CLI::Range(int64_t{2}, int64_t{1} << 31))
-      ->capture_default_str();
+  command
+      ->add_option("--window", options->perplexity.window,
+                   "Tokens of a window (default: 2048, or the model's context where that is shorter)")
+      ->check(CLI::Range(int64_t{2}, int64_t{1} << 31));
   add_kv_cache_option(*command, options->perplexity.kv_format);
   options->device.add_to(*command);
   options->output.add_to(*command);

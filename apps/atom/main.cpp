@@ -47,6 +47,11 @@ int parse_and_run(int argc, char** argv) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
+    // CLI11 says only that there is no command when there is one that it does not know.
+    if (app.get_subcommands().empty() && argc > 1) {
+      return report(fmt::format("unknown command or option '{}' (see atom --help)", atom::printable(argv[1])),
+                    kUsage);
+    }
     return report(error.what(), kUsage);
   }
   chosen();

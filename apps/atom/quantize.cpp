@@ -89,6 +89,19 @@ CalibrationSet calibrate(const Options& options, const Checkpoint& checkpoint,
   return set;
 }
 
+/// The evaluation text; read before the long work, so that what is wrong with it is known at once.
+std::vector<int32_t> read_eval_tokens(const Options& options, const Checkpoint& checkpoint,
+                                      const text::Tokenizer& tokenizer) {
+  std::vector<int32_t> tokens =
+      read_tokens({*options.eval_text, 0, std::nullopt}, checkpoint, tokenizer, INT64_MAX);
+  const ModelConfig config =
+      ModelConfig::from_json(checkpoint.config(), checkpoint.path().string() + ": config");
+  const auto window = static_cast<size_t>(default_window(config));
+  require(tokens.size() >= window, "{}: the text has {} tokens, fewer than one window of {}",
+          options.eval_text->string(), tokens.size(), window);
+  return tokens;
+}
+
 /// What the finished checkpoint is like, and where it was asked for, how good.
 Json measure(const Options& options, const Device& device, const std::vector<int32_t>& eval_tokens) {
   const auto packed = Checkpoint::open(options.out);
@@ -104,6 +117,7 @@ Json measure(const Options& options, const Device& device, const std::vector<int
   const PerplexityResult result = perplexity(*model, eval_tokens, perplexity_options);
   json["perplexity"] = result.perplexity;
   json["windows"] = result.windows;
+  json["window"] = result.window;
   json["eval_seconds"] = result.seconds;
   return json;
 }
@@ -141,10 +155,7 @@ void run(const Options& options) {
   {
     const auto checkpoint = Checkpoint::open(options.model);
     const text::Tokenizer tokenizer = load_tokenizer(*checkpoint);
-    // Read before the long work, so that a wrong path is known at once.
-    if (options.eval_text) {
-      eval_tokens = read_tokens({*options.eval_text, 0, std::nullopt}, *checkpoint, tokenizer, INT64_MAX);
-    }
+    if (options.eval_text) eval_tokens = read_eval_tokens(options, *checkpoint, tokenizer);
     const CalibrationSet set = calibrated ? calibrate(options, *checkpoint, tokenizer) : CalibrationSet{};
     report = quantize(*checkpoint, device.context(), recipe, set, out.path(), false);
   }

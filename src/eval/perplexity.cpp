@@ -59,9 +59,13 @@ double window_nll(const Model& model, Runner& runner, BlockTable& table, std::sp
 
 }  // namespace
 
+int64_t default_window(const ModelConfig& config) {
+  return std::min<int64_t>(2048, config.max_positions);
+}
+
 PerplexityResult perplexity(const Model& model, std::span<const int32_t> tokens,
                             const PerplexityOptions& options) {
-  const int64_t window = options.window;
+  const int64_t window = options.window.value_or(default_window(model.config()));
   const int64_t context = model.config().max_positions;
   require(window >= 2 && window <= context, "window: expected 2 to {} tokens (the model's context), found {}",
           context, window);
@@ -73,6 +77,7 @@ PerplexityResult perplexity(const Model& model, std::span<const int32_t> tokens,
 
   PerplexityResult result;
   result.windows = windows;
+  result.window = window;
   result.tokens = windows * window;
   result.kv_format = options.kv_format.value_or(model.kv_format());
   const auto start = std::chrono::steady_clock::now();

@@ -10,8 +10,8 @@
 namespace atom {
 
 struct PerplexityOptions {
-  /// Tokens of a window.
-  int64_t window = 2048;
+  /// Tokens of a window; unset: default_window.
+  std::optional<int64_t> window;
   /// Only the first so many windows; unset: all.
   std::optional<int64_t> windows;
   /// Format of the KV cache that attention reads back; unset: the one that the checkpoint is meant for.
@@ -20,11 +20,16 @@ struct PerplexityOptions {
   bool quiet = false;
 };
 
+/// The window of the usual protocol, 2048 tokens, or the model's whole context where that is shorter.
+int64_t default_window(const ModelConfig& config);
+
 struct PerplexityResult {
   double perplexity = 0;
   /// Mean negative log-likelihood of a predicted token, in nats; its exponential is the perplexity.
   double mean_nll = 0;
   int64_t windows = 0;
+  /// Tokens of a window.
+  int64_t window = 0;
   /// Tokens that the windows hold.
   int64_t tokens = 0;
   KvFormat kv_format = KvFormat::f16;

@@ -295,6 +295,22 @@ TEST(Attention, BatchAndPageOrderChangeNothing) {
   }
 }
 
+TEST(Attention, ScatteredPagesThatLookAdjacent) {
+  // Among this many orders of one-token pages, some 16 (and 8) keys begin and end 15 (7) rows apart although
+  // they are not adjacent.
+  for (const KvFormat format : {KvFormat::int8, KvFormat::int4}) {
+    const AttentionShape shape{format, 16, 1, 1, 1};
+    AttentionBatch ordered({format, 16, 1, 1, 64}, {64}, {1});
+    const std::vector<float> expected = ordered.run("reference", {nullptr, CpuIsa::reference});
+    for (uint64_t order = 0; order < 300; ++order) {
+      AttentionBatch scattered(shape, {64}, {1}, order);
+      for (const char* level : vector_levels(scattered)) {
+        ASSERT_TRUE(same_bits(expected, scattered.run(level, {nullptr, detect_cpu_isa()}))) << level;
+      }
+    }
+  }
+}
+
 TEST(Attention, LongPrefill) {
   AttentionBatch batch({KvFormat::int4, 16, 1, 1, 16}, {2048}, {2048});
   check(batch, 5e-5);

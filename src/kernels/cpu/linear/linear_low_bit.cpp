@@ -18,7 +18,7 @@ namespace {
 /// is cheap; longer runs would write to more rows of y at once than a TLB has pages.
 constexpr int64_t kRun = 72;
 /// A multiple of every kernel's tile.
-constexpr int64_t kTokenMultiple = 24;
+constexpr int64_t kTokenMultiple = 8;
 /// Multiply-adds below which a piece of work is not worth handing out, some microseconds.
 constexpr int64_t kMinWork = 1 << 18;
 

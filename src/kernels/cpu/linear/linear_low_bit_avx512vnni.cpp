@@ -2,8 +2,8 @@
 // Weights: layout rows16_avx512 (packed_layout.h), 16 output rows a register, 4 channels a lane. Activations:
 // INT4 or INT8, one byte each. `vpdpbusd` adds four products of u8 weight and s8 activation to 32 bits, so
 // sums are exact for any group and for INT8 outliers without further ado.
-// Tile: 2 blocks of 16 rows by 12 tokens: 24 sums, 2 weights and 1 broadcast of the 32 registers. See
-// low_bit_tile.inc.
+// Tile: 2 blocks of 16 rows by 8 tokens: 16 sums, enough to hide the latency of five cycles on two ports, and
+// registers to spare, which compilers turn out to need. See low_bit_tile.inc.
 
 #include <cstring>
 
@@ -17,7 +17,7 @@ namespace {
 #include "kernels/cpu/linear/low_bit_simd512.inc"
 
 struct Simd : Simd512 {
-  static constexpr int kTokens = 12;
+  static constexpr int kTokens = 8;
   static constexpr bool kWide = true;
 
   static Int dot(Int acc, Int u, Int s) { return _mm512_dpbusd_epi32(acc, u, s); }
