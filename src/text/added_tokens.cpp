@@ -16,7 +16,8 @@ size_t last_char(std::string_view text) {
 }
 
 bool ends_with_word(std::string_view text) {
-  return !text.empty() && CharTable::get().has(decode_utf8(text.substr(last_char(text))).code_point, CharTable::kWord);
+  return !text.empty() &&
+         CharTable::get().has(decode_utf8(text.substr(last_char(text))).code_point, CharTable::kWord);
 }
 
 bool starts_with_word(std::string_view text) {
@@ -103,7 +104,8 @@ void AddedTokens::pass(const Finder& finder, std::string_view text, bool parse_s
     size_t end = i + token.content.size();
     i = end;
     if (token.special && !parse_special) continue;
-    if (token.single_word && (ends_with_word(text.substr(0, begin)) || starts_with_word(text.substr(end)))) continue;
+    if (token.single_word && (ends_with_word(text.substr(0, begin)) || starts_with_word(text.substr(end))))
+      continue;
     if (token.lstrip) begin = std::max(white_space_begin_at_end(text.substr(0, begin)), done);
     if (token.rstrip) end += white_space_at_start(text.substr(end));
     if (done < begin) out.push_back({text.substr(done, begin - done), -1});

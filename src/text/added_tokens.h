@@ -33,7 +33,8 @@ class AddedTokens {
 
   const std::vector<AddedToken>& tokens() const { return tokens_; }
 
-  /// Cuts `text` (well-formed UTF-8) into `out`. With `parse_special` false, special tokens are text like any other.
+  /// Cuts `text` (well-formed UTF-8) into `out`. With `parse_special` false, special tokens are text like any
+  /// other.
   void split(std::string_view text, bool parse_special, std::vector<Segment>& out) const;
 
  private:

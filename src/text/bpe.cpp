@@ -153,7 +153,8 @@ void Bpe::merge_by_heap(Scratch& scratch) const {
   std::vector<Scratch::Candidate>& heap = scratch.heap;
   symbols.resize(scratch.ids.size());
   for (int32_t i = 0; i < count; ++i) {
-    symbols[static_cast<size_t>(i)] = {scratch.ids[static_cast<size_t>(i)], i - 1, i + 1 < count ? i + 1 : -1};
+    symbols[static_cast<size_t>(i)] = {scratch.ids[static_cast<size_t>(i)], i - 1,
+                                       i + 1 < count ? i + 1 : -1};
   }
   heap.clear();
   const auto candidate = [&](int32_t position, Scratch::Candidate& found) {

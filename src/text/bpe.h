@@ -12,8 +12,8 @@ namespace atom::text {
 
 class WordCache;
 
-/// Byte-pair encoding (Sennrich et al. 2016) over bytes: a word starts as its bytes, and the adjacent pair of the
-/// lowest rank (the leftmost among equals) is merged until no pair has a rank.
+/// Byte-pair encoding (Sennrich et al. 2016) over bytes: a word starts as its bytes, and the adjacent pair of
+/// the lowest rank (the leftmost among equals) is merged until no pair has a rank.
 class Bpe {
  public:
   struct Merge {
@@ -22,10 +22,10 @@ class Bpe {
     int32_t merged;
   };
   struct Config {
-    std::array<int32_t, 256> byte_ids;   ///< token of each single byte, -1 where the vocabulary has none
-    std::vector<Merge> merges;           ///< by rank; a pair that comes again takes the later rank
-    int32_t unknown_id = -1;             ///< stands for bytes without a token; -1 drops them
-    bool fuse_unknown = false;           ///< a run of such bytes is one unknown token
+    std::array<int32_t, 256> byte_ids;  ///< token of each single byte, -1 where the vocabulary has none
+    std::vector<Merge> merges;          ///< by rank; a pair that comes again takes the later rank
+    int32_t unknown_id = -1;            ///< stands for bytes without a token; -1 drops them
+    bool fuse_unknown = false;          ///< a run of such bytes is one unknown token
     /// With `ignore_merges`, a word that is a token as a whole stays whole: its bytes and its id.
     std::vector<std::pair<std::string, int32_t>> whole_words;
   };
@@ -78,8 +78,8 @@ class Bpe {
     Rank rank;
   };
   Config config_;
-  std::vector<PairSlot> pairs_;          // open addressing, size a power of two
-  std::vector<int32_t> whole_slots_;     // open addressing over config_.whole_words
+  std::vector<PairSlot> pairs_;       // open addressing, size a power of two
+  std::vector<int32_t> whole_slots_;  // open addressing over config_.whole_words
   std::unique_ptr<WordCache> cache_;
 };
 

@@ -27,13 +27,16 @@ constexpr Alphabet kAlphabet;
 
 }  // namespace
 
-char32_t byte_to_char(uint8_t byte) { return kAlphabet.chars[byte]; }
+char32_t byte_to_char(uint8_t byte) {
+  return kAlphabet.chars[byte];
+}
 
 std::optional<std::string> byte_level_decode(std::string_view text) {
   std::string out;
   while (!text.empty()) {
     const Utf8Char c = decode_utf8(text);
-    if (!c.valid || c.code_point >= kAlphabet.bytes.size() || kAlphabet.bytes[c.code_point] < 0) return std::nullopt;
+    if (!c.valid || c.code_point >= kAlphabet.bytes.size() || kAlphabet.bytes[c.code_point] < 0)
+      return std::nullopt;
     out += static_cast<char>(kAlphabet.bytes[c.code_point]);
     text.remove_prefix(c.length);
   }

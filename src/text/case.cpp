@@ -17,20 +17,20 @@ struct Special {
   const char* upper;
 };
 constexpr Special kUpperSpecials[] = {
-    {0xDF, "SS"},    {0x149, "\xCA\xBCN"}, {0xFB00, "FF"},  {0xFB01, "FI"}, {0xFB02, "FL"},
+    {0xDF, "SS"},    {0x149, "\xCA\xBCN"}, {0xFB00, "FF"}, {0xFB01, "FI"}, {0xFB02, "FL"},
     {0xFB03, "FFI"}, {0xFB04, "FFL"},      {0xFB05, "ST"}, {0xFB06, "ST"},
 };
 constexpr char32_t kDottedCapitalI = 0x130;
 constexpr char32_t kCapitalSigma = 0x3A3;
 
-/// The simple mapping of every character, by PCRE2's case-forcing substitution: the one part of the library that
-/// gives its case tables out.
+/// The simple mapping of every character, by PCRE2's case-forcing substitution: the one part of the library
+/// that gives its case tables out.
 std::string simple_mapping(std::string_view text, Case to) {
   int error = 0;
   PCRE2_SIZE offset = 0;
   const auto literal = [](const char* s) { return reinterpret_cast<PCRE2_SPTR>(s); };
-  pcre2_code* code = pcre2_compile(literal(".+"), PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_DOTALL, &error,
-                                   &offset, nullptr);
+  pcre2_code* code = pcre2_compile(literal(".+"), PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_DOTALL,
+                                   &error, &offset, nullptr);
   if (code == nullptr) throw std::bad_alloc();
   // Upper and lower forms of a character differ by at most two bytes to three.
   std::string out(text.size() * 3 + 16, '\0');
@@ -84,7 +84,8 @@ std::string change_beyond_ascii(std::string_view text, Case to) {
 }  // namespace
 
 std::string change_case(std::string_view text, Case to) {
-  const bool ascii = std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+  const bool ascii =
+      std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
   if (!ascii) return change_beyond_ascii(text, to);
   std::string out(text);
   for (char& c : out) {

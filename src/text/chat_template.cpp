@@ -26,13 +26,15 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
 std::string ChatTemplate::render(const nlohmann::ordered_json& messages, bool add_generation_prompt,
                                  const nlohmann::ordered_json& variables) const {
-  require(messages.is_array(), "{}: expected an array of messages, found {}", parsed_->name, messages.type_name());
+  require(messages.is_array(), "{}: expected an array of messages, found {}", parsed_->name,
+          messages.type_name());
   require(variables.is_object(), "{}: expected an object of variables, found {}", parsed_->name,
           variables.type_name());
   std::vector<std::pair<std::string, jinja::Value>> globals;
   globals.emplace_back("messages", jinja::Value::from_json(messages));
   globals.emplace_back("add_generation_prompt", jinja::Value(add_generation_prompt));
-  for (const auto& [name, value] : variables.items()) globals.emplace_back(name, jinja::Value::from_json(value));
+  for (const auto& [name, value] : variables.items())
+    globals.emplace_back(name, jinja::Value::from_json(value));
   for (const char* name : {"tools", "documents"}) {
     if (!variables.contains(name)) globals.emplace_back(name, jinja::Value());
   }

@@ -15,8 +15,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::pair<const char*, const char*> kShareGptRoles[] = {
-    {"human", "user"},     {"user", "user"},           {"gpt", "assistant"},  {"assistant", "assistant"},
-    {"chatgpt", "assistant"}, {"bing", "assistant"},   {"bard", "assistant"}, {"system", "system"},
+    {"human", "user"},        {"user", "user"},      {"gpt", "assistant"},  {"assistant", "assistant"},
+    {"chatgpt", "assistant"}, {"bing", "assistant"}, {"bard", "assistant"}, {"system", "system"},
 };
 
 const Json& member(const Json& object, const char* key, const std::string& where) {
@@ -87,8 +87,8 @@ std::vector<Document> read_records(const std::filesystem::path& path, const Corp
     spdlog::warn("{}: the file ends in the middle of its JSON; {} whole records were read", path.string(),
                  reader.count());
   }
-  require(!documents.empty(), "{}: no text found in {} records, of which {} were to be skipped", path.string(),
-          reader.count(), options.skip);
+  require(!documents.empty(), "{}: no text found in {} records, of which {} were to be skipped",
+          path.string(), reader.count(), options.skip);
   return documents;
 }
 
@@ -105,7 +105,8 @@ std::string joined_contents(const Json& messages) {
 
 std::vector<Document> read_corpus(const std::filesystem::path& path, const CorpusOptions& options) {
   if (is_json(path)) return read_records(path, options);
-  require(options.skip == 0, "{}: a plain text is one record, {} cannot be skipped", path.string(), options.skip);
+  require(options.skip == 0, "{}: a plain text is one record, {} cannot be skipped", path.string(),
+          options.skip);
   Document document;
   document.text = read_text_file(path);
   require(document.text.find_first_not_of(" \t\r\n") != std::string::npos, "{}: expected text, found none",
@@ -116,7 +117,8 @@ std::vector<Document> read_corpus(const std::filesystem::path& path, const Corpu
 }
 
 std::vector<int32_t> tokenize_corpus(const std::vector<Document>& documents, const Tokenizer& tokenizer,
-                                     const ChatTemplate* chat_template, const Json& variables, size_t max_tokens) {
+                                     const ChatTemplate* chat_template, const Json& variables,
+                                     size_t max_tokens) {
   std::vector<int32_t> tokens;
   size_t refused = 0;
   std::string reason;
@@ -142,7 +144,8 @@ std::vector<int32_t> tokenize_corpus(const std::vector<Document>& documents, con
     }
     tokens.insert(tokens.end(), ids.begin(), ids.end());
   }
-  require(refused == 0 || refused < documents.size(), "the chat template refuses every conversation: {}", reason);
+  require(refused == 0 || refused < documents.size(), "the chat template refuses every conversation: {}",
+          reason);
   if (refused > 0) {
     spdlog::warn("{} of {} conversations were left out, as the chat template refuses them: {}", refused,
                  documents.size(), reason);

@@ -22,25 +22,27 @@ struct Document {
 };
 
 struct CorpusOptions {
-  size_t skip = 0;                                       ///< records to pass over
-  size_t limit = std::numeric_limits<size_t>::max();     ///< records to read at most
+  size_t skip = 0;                                    ///< records to pass over
+  size_t limit = std::numeric_limits<size_t>::max();  ///< records to read at most
 };
 
-/// Reads text by the file's extension. `.json` and `.jsonl` (or `.ndjson`): records one behind the other or in one
-/// array, each {"messages": [{"role", "content"}]}, {"conversations": [{"from", "value"}]} (ShareGPT; human, gpt and
-/// system become user, assistant and system) or {"text"}. Anything else: one plain text.
+/// Reads text by the file's extension. `.json` and `.jsonl` (or `.ndjson`): records one behind the other or
+/// in one array, each {"messages": [{"role", "content"}]}, {"conversations": [{"from", "value"}]} (ShareGPT;
+/// human, gpt and system become user, assistant and system) or {"text"}. Anything else: one plain text.
 ///
-/// Records are read one at a time, so memory is bounded by what is returned. A file that ends inside a record gives
-/// the records before it, and the log says so. Conversations without messages count as records and give nothing.
-/// Throws Error naming the file when it cannot be read, a record is not understood, or nothing was found.
+/// Records are read one at a time, so memory is bounded by what is returned. A file that ends inside a record
+/// gives the records before it, and the log says so. Conversations without messages count as records and give
+/// nothing. Throws Error naming the file when it cannot be read, a record is not understood, or nothing was
+/// found.
 std::vector<Document> read_corpus(const std::filesystem::path& path, const CorpusOptions& options = {});
 
-/// All documents as one stream of tokens, at most `max_tokens`. Plain text is encoded as it is; conversations are
-/// rendered by `chat_template` (without one, their contents are joined by newlines). Conversations that the template
-/// refuses are left out, and the log says how many; throws Error when it refuses all. `variables` go to the template.
-std::vector<int32_t> tokenize_corpus(const std::vector<Document>& documents, const Tokenizer& tokenizer,
-                                     const ChatTemplate* chat_template,
-                                     const nlohmann::ordered_json& variables = nlohmann::ordered_json::object(),
-                                     size_t max_tokens = std::numeric_limits<size_t>::max());
+/// All documents as one stream of tokens, at most `max_tokens`. Plain text is encoded as it is; conversations
+/// are rendered by `chat_template` (without one, their contents are joined by newlines). Conversations that
+/// the template refuses are left out, and the log says how many; throws Error when it refuses all.
+/// `variables` go to the template.
+std::vector<int32_t> tokenize_corpus(
+    const std::vector<Document>& documents, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+    const nlohmann::ordered_json& variables = nlohmann::ordered_json::object(),
+    size_t max_tokens = std::numeric_limits<size_t>::max());
 
 }  // namespace atom::text

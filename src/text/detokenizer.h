@@ -11,8 +11,8 @@
 namespace atom::text {
 
 /// Turns bytes that arrive in pieces into well-formed UTF-8: holds back the begin of a character until it is
-/// complete, and replaces what cannot become one by U+FFFD. All that comes out together equals lossy_utf8 of all
-/// that went in.
+/// complete, and replaces what cannot become one by U+FFFD. All that comes out together equals lossy_utf8 of
+/// all that went in.
 class Utf8Assembler {
  public:
   /// What can be said for certain by now; may be empty.
@@ -24,8 +24,8 @@ class Utf8Assembler {
   std::string held_;  // at most 3 bytes
 };
 
-/// Turns tokens that arrive one at a time into text, never with broken UTF-8. All that comes out together equals
-/// Tokenizer::decode of all ids.
+/// Turns tokens that arrive one at a time into text, never with broken UTF-8. All that comes out together
+/// equals Tokenizer::decode of all ids.
 class Detokenizer {
  public:
   explicit Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens = false)
@@ -40,9 +40,10 @@ class Detokenizer {
   Utf8Assembler assembler_;
 };
 
-/// Watches streamed text for stop strings. Gives on at once all text that no stop string can reach back to, and
-/// nothing of the stop string that matched or behind it. Of several, the one that is complete first counts (the
-/// longest of those complete at once), so that the result does not depend on how the text was cut into pieces.
+/// Watches streamed text for stop strings. Gives on at once all text that no stop string can reach back to,
+/// and nothing of the stop string that matched or behind it. Of several, the one that is complete first
+/// counts (the longest of those complete at once), so that the result does not depend on how the text was cut
+/// into pieces.
 class StopMatcher {
  public:
   /// Empty stop strings are left out.

@@ -18,7 +18,8 @@ void check_depth(std::string_view text, std::string_view source) {
       in_string = true;
     } else if (c == '[' || c == '{') {
       ++depth;
-      require(depth <= kMaxJsonDepth, "{}: JSON nested deeper than {} levels at byte {}", source, kMaxJsonDepth, i);
+      require(depth <= kMaxJsonDepth, "{}: JSON nested deeper than {} levels at byte {}", source,
+              kMaxJsonDepth, i);
     } else if ((c == ']' || c == '}') && depth > 0) {
       --depth;
     }
@@ -27,8 +28,8 @@ void check_depth(std::string_view text, std::string_view source) {
 
 template <class Json>
 Json parse(std::string_view text, std::string_view source) {
-  require(text.size() <= kMaxJsonBytes, "{}: expected JSON of at most {} bytes, found {}", source, kMaxJsonBytes,
-          text.size());
+  require(text.size() <= kMaxJsonBytes, "{}: expected JSON of at most {} bytes, found {}", source,
+          kMaxJsonBytes, text.size());
   check_depth(text, source);
   try {
     return Json::parse(text.begin(), text.end());

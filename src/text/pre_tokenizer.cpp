@@ -95,7 +95,8 @@ size_t word_end(const CharTable& table, std::string_view text, size_t i) {
   const uint8_t kind = table.flags(char_at(text, start).code_point) & kWordClasses;
   if (kind != CharTable::kSpace) return run_end(table, text, start, kind);
 
-  // White space: all of it at the end of the piece, else all but the last character, which starts the next word.
+  // White space: all of it at the end of the piece, else all but the last character, which starts the next
+  // word.
   size_t last = i;
   size_t end = i;
   while (end < text.size()) {
@@ -122,12 +123,20 @@ void SplitStep::apply(std::string_view piece, Pieces& out) const {
   if (done != piece.size()) spans.push_back({done, piece.size(), invert});
   switch (behavior) {
     case SplitBehavior::kRemoved:
-      spans.erase(std::remove_if(spans.begin(), spans.end(), [](const Span& s) { return s.matched; }), spans.end());
+      spans.erase(std::remove_if(spans.begin(), spans.end(), [](const Span& s) { return s.matched; }),
+                  spans.end());
       break;
-    case SplitBehavior::kIsolated: break;
-    case SplitBehavior::kMergedWithPrevious: spans = merge_with_previous(spans); break;
-    case SplitBehavior::kMergedWithNext: spans = merge_with_next(spans); break;
-    case SplitBehavior::kContiguous: spans = merge_runs(spans); break;
+    case SplitBehavior::kIsolated:
+      break;
+    case SplitBehavior::kMergedWithPrevious:
+      spans = merge_with_previous(spans);
+      break;
+    case SplitBehavior::kMergedWithNext:
+      spans = merge_with_next(spans);
+      break;
+    case SplitBehavior::kContiguous:
+      spans = merge_runs(spans);
+      break;
   }
   for (const Span& span : spans) {
     if (span.end > span.begin) out.list.push_back(piece.substr(span.begin, span.end - span.begin));

@@ -11,7 +11,8 @@ constexpr int kEnd = -1;
 
 }  // namespace
 
-RecordReader::RecordReader(const std::filesystem::path& path) : path_(path.string()), file_(path, std::ios::binary) {
+RecordReader::RecordReader(const std::filesystem::path& path)
+    : path_(path.string()), file_(path, std::ios::binary) {
   require(file_.is_open() && !std::filesystem::is_directory(path), "{}: cannot be opened for reading", path_);
 }
 

@@ -7,15 +7,15 @@
 
 namespace atom::text {
 
-/// Reads the top-level objects of a JSON array, or of a sequence of JSON objects, one at a time and without parsing
-/// them, from a file of any size.
+/// Reads the top-level objects of a JSON array, or of a sequence of JSON objects, one at a time and without
+/// parsing them, from a file of any size.
 class RecordReader {
  public:
   /// Throws Error naming `path` when it cannot be opened.
   explicit RecordReader(const std::filesystem::path& path);
 
-  /// The text of the next object; nothing at the end or where the file is cut off. Throws Error naming the file and
-  /// the byte for anything but objects.
+  /// The text of the next object; nothing at the end or where the file is cut off. Throws Error naming the
+  /// file and the byte for anything but objects.
   std::optional<std::string> next();
 
   /// Whether the file ended inside a record or an array.

@@ -40,17 +40,18 @@ struct Regex::Code {
 
 Regex::Regex(std::string_view pattern, std::string field) : code_(std::make_unique<Code>()) {
   code_->field = std::move(field);
-  require(pattern.size() <= kMaxPatternBytes, "{}: expected a pattern of at most {} bytes, found {}", code_->field,
-          kMaxPatternBytes, pattern.size());
-  const std::unique_ptr<pcre2_compile_context, CompileContextDeleter> context(pcre2_compile_context_create(nullptr));
+  require(pattern.size() <= kMaxPatternBytes, "{}: expected a pattern of at most {} bytes, found {}",
+          code_->field, kMaxPatternBytes, pattern.size());
+  const std::unique_ptr<pcre2_compile_context, CompileContextDeleter> context(
+      pcre2_compile_context_create(nullptr));
   if (context == nullptr) throw std::bad_alloc();
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   pcre2_set_parens_nest_limit(context.get(), 100);
   int error = 0;
   PCRE2_SIZE offset = 0;
   const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
-  code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), options, &error, &offset,
-                              context.get());
+  code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), options, &error,
+                              &offset, context.get());
   require(code_->code != nullptr, "{}: pattern \"{}\" does not compile at byte {}: {}", code_->field,
           printable(pattern), offset, error_text(error));
   // Without a JIT (another processor, or no executable memory) pcre2_match interprets: slower, same matches.
@@ -64,7 +65,8 @@ Regex& Regex::operator=(Regex&&) noexcept = default;
 void Regex::find_all(std::string_view text, std::vector<Match>& out) const {
   const std::unique_ptr<pcre2_match_data, MatchDataDeleter> data(
       pcre2_match_data_create_from_pattern(code_->code, nullptr));
-  const std::unique_ptr<pcre2_match_context, MatchContextDeleter> context(pcre2_match_context_create(nullptr));
+  const std::unique_ptr<pcre2_match_context, MatchContextDeleter> context(
+      pcre2_match_context_create(nullptr));
   if (data == nullptr || context == nullptr) throw std::bad_alloc();
   pcre2_set_match_limit(context.get(), kMatchLimit);
   pcre2_set_heap_limit(context.get(), kHeapLimitKiB);
@@ -73,18 +75,19 @@ void Regex::find_all(std::string_view text, std::vector<Match>& out) const {
   size_t start = 0;
   size_t last_end = std::string_view::npos;
   while (start <= text.size()) {
-    int rc = pcre2_match(code_->code, subject, text.size(), start, PCRE2_NO_UTF_CHECK, data.get(), context.get());
+    int rc =
+        pcre2_match(code_->code, subject, text.size(), start, PCRE2_NO_UTF_CHECK, data.get(), context.get());
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
-      rc = pcre2_match(code_->code, subject, text.size(), start, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data.get(),
-                       context.get());
+      rc = pcre2_match(code_->code, subject, text.size(), start, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                       data.get(), context.get());
     }
     if (rc == PCRE2_ERROR_NOMATCH) return;
-    require(rc >= 0, "{}: pattern cannot be matched against a text of {} bytes: {}", code_->field, text.size(),
-            error_text(rc));
+    require(rc >= 0, "{}: pattern cannot be matched against a text of {} bytes: {}", code_->field,
+            text.size(), error_text(rc));
     const PCRE2_SIZE* ovector = pcre2_get_ovector_pointer(data.get());
     const Match match{ovector[0], ovector[1]};
-    require(match.begin <= match.end && match.begin >= start, "{}: pattern ends a match before it begins (\\K)",
-            code_->field);
+    require(match.begin <= match.end && match.begin >= start,
+            "{}: pattern ends a match before it begins (\\K)", code_->field);
     if (match.begin == match.end && match.end == last_end) {
       start += start < text.size() ? decode_utf8(text.substr(start)).length : 1;
       continue;

@@ -12,7 +12,8 @@ namespace {
 
 // Contents of character classes. White_Space without PCRE2's own addition U+180E, and its complement.
 constexpr const char* kSpaceSet =
-    "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}";
+    "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{"
+    "3000}";
 constexpr const char* kNonSpaceSet =
     "\\x{0}-\\x{8}\\x{E}-\\x{1F}\\x{21}-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}\\x{1681}-\\x{1FFF}"
     "\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}\\x{3001}-\\x{10FFFF}";
@@ -25,9 +26,16 @@ struct LongName {
   const char* category;
 };
 constexpr LongName kLongNames[] = {
-    {"Letter", "L"},  {"Uppercase_Letter", "Lu"}, {"Lowercase_Letter", "Ll"}, {"Mark", "M"},
-    {"Number", "N"},  {"Decimal_Number", "Nd"},   {"Punctuation", "P"},       {"Symbol", "S"},
-    {"Separator", "Z"}, {"Other", "C"},
+    {"Letter", "L"},
+    {"Uppercase_Letter", "Lu"},
+    {"Lowercase_Letter", "Ll"},
+    {"Mark", "M"},
+    {"Number", "N"},
+    {"Decimal_Number", "Nd"},
+    {"Punctuation", "P"},
+    {"Symbol", "S"},
+    {"Separator", "Z"},
+    {"Other", "C"},
 };
 
 std::string additions_of(std::string_view category) {
@@ -40,10 +48,16 @@ std::string additions_of(std::string_view category) {
   return set;
 }
 
-std::string all_additions() { return additions_of(""); }
+std::string all_additions() {
+  return additions_of("");
+}
 
-bool is_alnum(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_alnum(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
 
 /// A set of characters: what stands between the brackets of a class, and whether it is meant negated.
 struct CharSet {
@@ -64,8 +78,8 @@ class Translator {
 
  private:
   [[noreturn]] void unsupported(const std::string& what) const {
-    fail("{}: pattern \"{}\" uses {} at byte {}, which is not supported", field_, printable(in_), printable(what),
-         pos_);
+    fail("{}: pattern \"{}\" uses {} at byte {}, which is not supported", field_, printable(in_),
+         printable(what), pos_);
   }
 
   char peek(size_t ahead = 0) const { return pos_ + ahead < in_.size() ? in_[pos_ + ahead] : '\0'; }
@@ -77,18 +91,25 @@ class Translator {
 
   void step() {
     switch (peek()) {
-      case '(': return open_group();
-      case ')': return close_group();
-      case '[': return char_class();
-      case '\\': return escape();
+      case '(':
+        return open_group();
+      case ')':
+        return close_group();
+      case '[':
+        return char_class();
+      case '\\':
+        return escape();
       case '*':
       case '+':
-      case '?': return simple_quantifier();
-      case '{': return brace();
+      case '?':
+        return simple_quantifier();
+      case '{':
+        return brace();
       case '|':
         atom_ = std::string::npos;
         return take("|");
-      default: return literal();
+      default:
+        return literal();
     }
   }
 
@@ -108,7 +129,8 @@ class Translator {
   }
 
   void close_group() {
-    require(!groups_.empty(), "{}: pattern \"{}\" has a closing parenthesis too many", field_, printable(in_));
+    require(!groups_.empty(), "{}: pattern \"{}\" has a closing parenthesis too many", field_,
+            printable(in_));
     atom_ = groups_.back();
     groups_.pop_back();
     take(")");
@@ -179,18 +201,31 @@ class Translator {
     return {"\\p{sc:" + name + "}", negated};
   }
 
-  /// Reads the escape at the backslash when it stands for a set; returns false and stays where it is otherwise.
+  /// Reads the escape at the backslash when it stands for a set; returns false and stays where it is
+  /// otherwise.
   bool escaped_set(CharSet& set) {
     const char c = peek(1);
     if (std::strchr("sSdDwWhHpP", c) == nullptr || c == '\0') return false;
     pos_ += 2;
     switch (c) {
-      case 's': set = {kSpaceSet, false}; break;
-      case 'S': set = {kSpaceSet, true}; break;
-      case 'h': set = {kHexSet, false}; break;
-      case 'H': set = {kHexSet, true}; break;
-      case 'd': set = {"\\p{Nd}" + additions_of("Nd"), false}; break;
-      case 'D': set = {"\\p{Nd}" + additions_of("Nd"), true}; break;
+      case 's':
+        set = {kSpaceSet, false};
+        break;
+      case 'S':
+        set = {kSpaceSet, true};
+        break;
+      case 'h':
+        set = {kHexSet, false};
+        break;
+      case 'H':
+        set = {kHexSet, true};
+        break;
+      case 'd':
+        set = {"\\p{Nd}" + additions_of("Nd"), false};
+        break;
+      case 'D':
+        set = {"\\p{Nd}" + additions_of("Nd"), true};
+        break;
       case 'w':
       case 'W':
         // Oniguruma also counts the superscripts and fractions of Latin-1.
@@ -198,7 +233,9 @@ class Translator {
                    additions_of("M") + additions_of("Nd"),
                c == 'W'};
         break;
-      default: set = property(c == 'P'); break;
+      default:
+        set = property(c == 'P');
+        break;
     }
     return true;
   }
@@ -207,25 +244,29 @@ class Translator {
   void escaped_char(bool in_class) {
     const char c = peek(1);
     switch (c) {
-      case '\0': unsupported("a backslash at the end");
+      case '\0':
+        unsupported("a backslash at the end");
       case 'n':
       case 'r':
       case 't':
       case 'f':
       case 'a':
-      case 'e': return take(in_.substr(pos_, 2));
+      case 'e':
+        return take(in_.substr(pos_, 2));
       case 'v':
         pos_ += 2;
         out_ += "\\x{B}";
         return;
       case 'u':
-      case 'x': return hex_escape(c);
+      case 'x':
+        return hex_escape(c);
       case 'A':
       case 'z':
       case 'Z':
         if (in_class) break;
         return take(in_.substr(pos_, 2));
-      default: break;
+      default:
+        break;
     }
     if (is_alnum(c)) unsupported(std::string("\\") + c);
     if (static_cast<unsigned char>(c) < 0x80) return take(in_.substr(pos_, 2));
@@ -239,12 +280,14 @@ class Translator {
     const size_t most = braces ? 8 : kind == 'u' ? 4 : 2;
     uint32_t value = 0;
     size_t digits = 0;
-    for (; i < in_.size() && digits < most && std::strchr("0123456789abcdefABCDEF", in_[i]) != nullptr; ++i, ++digits) {
+    for (; i < in_.size() && digits < most && std::strchr("0123456789abcdefABCDEF", in_[i]) != nullptr;
+         ++i, ++digits) {
       value = value * 16 + static_cast<uint32_t>(std::stoul(std::string(1, in_[i]), nullptr, 16));
     }
     const bool complete = braces ? (i < in_.size() && in_[i] == '}' && digits > 0) : digits == most;
     // \xHH beyond 7F is a byte of a UTF-8 sequence in Oniguruma.
-    if (!complete || value > 0x10FFFF || (kind == 'x' && !braces && value > 0x7F)) unsupported("this \\x or \\u");
+    if (!complete || value > 0x10FFFF || (kind == 'x' && !braces && value > 0x7F))
+      unsupported("this \\x or \\u");
     pos_ = i + (braces ? 1 : 0);
     out_ += fmt::format("\\x{{{:X}}}", value);
   }
@@ -281,7 +324,8 @@ class Translator {
         if (!escaped_set(set)) {
           escaped_char(true);
         } else if (!set.negated) {
-          if (set.content.substr(0, 5) == "\\p{C}" || set.content == "\\p{Cn}") unsupported("\\p{C} inside a class");
+          if (set.content.substr(0, 5) == "\\p{C}" || set.content == "\\p{Cn}")
+            unsupported("\\p{C} inside a class");
           out_ += set.content;
         } else if (set.content == kSpaceSet) {
           out_ += kNonSpaceSet;
@@ -300,8 +344,8 @@ class Translator {
   std::string_view field_;
   size_t pos_ = 0;
   std::string out_;
-  std::vector<size_t> groups_;             // where each open group begins in out_
-  size_t atom_ = std::string::npos;        // where the last repeatable item begins in out_
+  std::vector<size_t> groups_;       // where each open group begins in out_
+  size_t atom_ = std::string::npos;  // where the last repeatable item begins in out_
 };
 
 }  // namespace

@@ -36,7 +36,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
 
   if (options.add_special_tokens) out.insert(out.end(), data_->suffix.begin(), data_->suffix.end());
   if (scratch.dropped_bytes && !data_->warned_of_dropped_bytes.exchange(true)) {
-    spdlog::warn("{}: the text has bytes that the vocabulary has no token for; they are dropped", data_->source);
+    spdlog::warn("{}: the text has bytes that the vocabulary has no token for; they are dropped",
+                 data_->source);
   }
   return out;
 }
@@ -57,7 +58,9 @@ std::string_view Tokenizer::token_text(int32_t id) const {
   return id >= 0 && id < vocab_size() ? std::string_view(data_->tokens[static_cast<size_t>(id)].text) : "";
 }
 
-int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(data_->tokens.size()); }
+int32_t Tokenizer::vocab_size() const {
+  return static_cast<int32_t>(data_->tokens.size());
+}
 
 std::optional<int32_t> Tokenizer::id_of(std::string_view token) const {
   const auto it = data_->ids.find(std::string(token));

@@ -13,22 +13,24 @@
 namespace atom::text {
 
 struct EncodeOptions {
-  /// Add what the post-processor adds (a begin-of-text token, say). Off for chat templates, which write their own.
+  /// Add what the post-processor adds (a begin-of-text token, say). Off for chat templates, which write their
+  /// own.
   bool add_special_tokens = true;
   /// Read special tokens written in the text as such; otherwise they are text like any other, which is what
   /// untrusted text wants.
   bool parse_special = true;
 };
 
-/// Text to token ids and back, as a Hugging Face `tokenizer.json` describes it. Ids equal those of the PyPI package
-/// `tokenizers`.
+/// Text to token ids and back, as a Hugging Face `tokenizer.json` describes it. Ids equal those of the PyPI
+/// package `tokenizers`.
 ///
-/// Supported: model BPE over bytes (GPT-2, Llama 3, Qwen, SmolLM and others), pre-tokenizers ByteLevel, Digits,
-/// Split and Sequence, added tokens, post-processors ByteLevel, TemplateProcessing and Sequence. Whatever else
-/// would change ids is refused with an Error that names the field.
+/// Supported: model BPE over bytes (GPT-2, Llama 3, Qwen, SmolLM and others), pre-tokenizers ByteLevel,
+/// Digits, Split and Sequence, added tokens, post-processors ByteLevel, TemplateProcessing and Sequence.
+/// Whatever else would change ids is refused with an Error that names the field.
 ///
-/// Text that is not UTF-8: every maximal ill-formed subsequence is read as U+FFFD, like Python's errors="replace".
-/// Bytes that the vocabulary has no token for are dropped, as `tokenizers` does; the log says so once.
+/// Text that is not UTF-8: every maximal ill-formed subsequence is read as U+FFFD, like Python's
+/// errors="replace". Bytes that the vocabulary has no token for are dropped, as `tokenizers` does; the log
+/// says so once.
 ///
 /// Immutable; every method may be called from any number of threads.
 class Tokenizer {
@@ -47,9 +49,10 @@ class Tokenizer {
   /// replaced by U+FFFD.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
 
-  /// The bytes that a token stands for; they need not be whole characters. Empty for ids outside of the vocabulary.
-  /// An added token stands for its content as it is written (`tokenizers` reads characters of the byte alphabet in
-  /// it, such as an e with an acute accent, as single bytes, and so cannot give the text back).
+  /// The bytes that a token stands for; they need not be whole characters. Empty for ids outside of the
+  /// vocabulary. An added token stands for its content as it is written (`tokenizers` reads characters of the
+  /// byte alphabet in it, such as an e with an acute accent, as single bytes, and so cannot give the text
+  /// back).
   std::string_view token_bytes(int32_t id) const;
 
   /// The token as the vocabulary writes it. Empty for ids outside of the vocabulary.

@@ -91,8 +91,8 @@ class TokenizerReader {
   }
 
   Tokenizer read() {
-    root_.only({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
-                "decoder", "model"});
+    root_.only({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
+                "post_processor", "decoder", "model"});
     if (!root_.at("truncation").is_null()) root_.at("truncation").bad("null");
     read_padding();
     read_normalizer(root_.at("normalizer"));
@@ -243,8 +243,8 @@ class TokenizerReader {
         ++next_id;
         data_->ids.emplace(token.content, token.id);
       } else {
-        require(token.id == known->second, "{}: expected {} as in model.vocab, found {}", field.at("id").path(),
-                known->second, token.id);
+        require(token.id == known->second, "{}: expected {} as in model.vocab, found {}",
+                field.at("id").path(), known->second, token.id);
       }
       Tokenizer::Data::Token& entry = this->token(token.id);
       require(!entry.present || entry.text == token.content, "{}: id {} is \"{}\" in model.vocab",
@@ -274,7 +274,8 @@ class TokenizerReader {
     const Field model = root_.at("model");
     model.only({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
                 "byte_fallback", "ignore_merges", "vocab", "merges"});
-    for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"}) {
+    for (const char* option :
+         {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"}) {
       must_be_off(model.at(option));
     }
     Bpe::Config config;
@@ -290,7 +291,8 @@ class TokenizerReader {
     for (size_t i = 0; i < merges.array().size(); ++i) config.merges.push_back(read_merge(merges, i));
     if (model.at("ignore_merges").boolean_or(false)) {
       for (const auto& [text, value] : model.at("vocab").object().items()) {
-        if (const auto bytes = byte_level_decode(text)) config.whole_words.emplace_back(*bytes, value.get<int32_t>());
+        if (const auto bytes = byte_level_decode(text))
+          config.whole_words.emplace_back(*bytes, value.get<int32_t>());
       }
     }
     data_->model.emplace(std::move(config));
@@ -337,7 +339,8 @@ class TokenizerReader {
     }
   }
 
-  /// A template puts its special tokens around what earlier processors made. The template for pairs is not used.
+  /// A template puts its special tokens around what earlier processors made. The template for pairs is not
+  /// used.
   void read_template(const Field& field) {
     field.only({"type", "single", "pair", "special_tokens"});
     const Field single = field.at("single");
@@ -356,7 +359,8 @@ class TokenizerReader {
       const Field ids = field.at("special_tokens").at(name.c_str()).at("ids");
       for (size_t k = 0; k < ids.array().size(); ++k) {
         const int32_t id = ids.at(k).id();
-        const bool known = id < static_cast<int32_t>(data_->tokens.size()) && data_->tokens[static_cast<size_t>(id)].present;
+        const bool known =
+            id < static_cast<int32_t>(data_->tokens.size()) && data_->tokens[static_cast<size_t>(id)].present;
         if (!known) ids.at(k).bad("an id of the vocabulary");
         (sequences == 0 ? before : after).push_back(id);
       }

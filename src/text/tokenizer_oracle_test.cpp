@@ -1,5 +1,3 @@
-#include <chrono>
-
 #include <gtest/gtest.h>
 
 #include "base/utf8.h"
@@ -19,14 +17,16 @@ std::string around(const std::string& text, size_t center) {
 }
 
 /// Where two token lists part, as text.
-std::string first_difference(const Tokenizer& tokenizer, const std::string& text, const std::vector<int32_t>& got,
-                             const std::vector<int32_t>& expected) {
+std::string first_difference(const Tokenizer& tokenizer, const std::string& text,
+                             const std::vector<int32_t>& got, const std::vector<int32_t>& expected) {
   size_t i = 0;
   size_t bytes = 0;
-  while (i < got.size() && i < expected.size() && got[i] == expected[i]) bytes += tokenizer.token_bytes(got[i++]).size();
+  while (i < got.size() && i < expected.size() && got[i] == expected[i])
+    bytes += tokenizer.token_bytes(got[i++]).size();
   const auto id = [&](const std::vector<int32_t>& ids) { return i < ids.size() ? ids[i] : -1; };
-  return fmt::format("token {}: {} ({}) instead of {} ({}), near {}", i, id(got), tokenizer.token_text(id(got)),
-                     id(expected), tokenizer.token_text(id(expected)), around(text, bytes));
+  return fmt::format("token {}: {} ({}) instead of {} ({}), near {}", i, id(got),
+                     tokenizer.token_text(id(got)), id(expected), tokenizer.token_text(id(expected)),
+                     around(text, bytes));
 }
 
 /// Compares one tokenizer with what the oracle wrote; returns the bytes of text compared.
@@ -41,10 +41,12 @@ size_t compare(const std::filesystem::path& folder, const std::string& name) {
     const Json expected = Json::parse(line);
     const std::string text = expected["text"];
     const auto ids = expected["ids"].get<std::vector<int32_t>>();
-    const std::vector<int32_t> got =
-        tokenizer.encode(text, {expected["add_special_tokens"].get<bool>(), expected["parse_special"].get<bool>()});
-    EXPECT_TRUE(got == ids) << name << ", case " << count << ": " << first_difference(tokenizer, text, got, ids);
-    EXPECT_TRUE(tokenizer.decode(ids) == expected["decoded"].get<std::string>()) << name << ", case " << count;
+    const std::vector<int32_t> got = tokenizer.encode(
+        text, {expected["add_special_tokens"].get<bool>(), expected["parse_special"].get<bool>()});
+    EXPECT_TRUE(got == ids) << name << ", case " << count << ": "
+                            << first_difference(tokenizer, text, got, ids);
+    EXPECT_TRUE(tokenizer.decode(ids) == expected["decoded"].get<std::string>())
+        << name << ", case " << count;
     EXPECT_TRUE(tokenizer.decode(ids, true) == expected["decoded_skip"].get<std::string>()) << name;
     Detokenizer incremental(tokenizer);
     std::string streamed;
@@ -77,7 +79,8 @@ TEST(TokenizerOracle, SmolLm2OnAMegabyteOfMixedText) {
   const TemporaryFolder folder;
   std::string arguments =
       "--out '" + folder.path().string() + "' --model '" + environment("ATOM_TEST_MODEL") + "'";
-  const std::filesystem::path wikitext = std::filesystem::path(environment("ATOM_TEST_DATA")) / "wikitext2/test.txt";
+  const std::filesystem::path wikitext =
+      std::filesystem::path(environment("ATOM_TEST_DATA")) / "wikitext2/test.txt";
   const bool have_wikitext = !environment("ATOM_TEST_DATA").empty() && std::filesystem::exists(wikitext);
   if (have_wikitext) arguments += " --text '" + wikitext.string() + "'";
   ASSERT_TRUE(run_oracle("text_tokenizer.py", arguments));

@@ -12,7 +12,9 @@ namespace {
 
 constexpr char32_t kCodePoints = 0x110000;
 
-bool is_surrogate(char32_t c) { return c >= 0xD800 && c <= 0xDFFF; }
+bool is_surrogate(char32_t c) {
+  return c >= 0xD800 && c <= 0xDFFF;
+}
 
 /// Sets `flag` for every code point that `pattern` matches.
 void mark(std::vector<uint8_t>& flags, const std::string& all, const std::string& pattern, uint8_t flag) {
@@ -36,7 +38,8 @@ constexpr UnicodeRange kNumericOf17[] = {{0x11DE0, 0x11DE9, "Nd"}, {0x16FF4, 0x1
 
 bool is_white_space(char32_t c) {
   return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+         c == 0x3000;
 }
 
 CharTable::CharTable() {

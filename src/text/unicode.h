@@ -24,12 +24,12 @@ std::span<const UnicodeRange> unicode_additions();
 /// Properties of a code point that pre-tokenizers ask for, one byte each.
 class CharTable {
  public:
-  static constexpr uint8_t kLetter = 1;    ///< \p{L}
-  static constexpr uint8_t kNumber = 2;    ///< \p{N}
-  static constexpr uint8_t kSpace = 4;     ///< White_Space
-  static constexpr uint8_t kNumeric = 8;   ///< \p{N} of Unicode 17, what the Digits pre-tokenizer goes by
-  static constexpr uint8_t kWord = 16;     ///< \w of UTS #18 with Join_Control
-  static constexpr uint8_t kHidden = 32;   ///< \p{C} and \p{Z} without the space: what Python's repr() escapes
+  static constexpr uint8_t kLetter = 1;   ///< \p{L}
+  static constexpr uint8_t kNumber = 2;   ///< \p{N}
+  static constexpr uint8_t kSpace = 4;    ///< White_Space
+  static constexpr uint8_t kNumeric = 8;  ///< \p{N} of Unicode 17, what the Digits pre-tokenizer goes by
+  static constexpr uint8_t kWord = 16;    ///< \w of UTS #18 with Join_Control
+  static constexpr uint8_t kHidden = 32;  ///< \p{C} and \p{Z} without the space: what Python's repr() escapes
 
   /// The one table, made at the first call (about 20 ms).
   static const CharTable& get();

@@ -9,8 +9,8 @@ namespace atom::text {
 
 uint64_t hash_bytes(std::string_view bytes);
 
-/// Remembers the tokens of short words: a table of fixed size in which a new word replaces the one whose place it
-/// needs. Any number of threads may use it at once.
+/// Remembers the tokens of short words: a table of fixed size in which a new word replaces the one whose
+/// place it needs. Any number of threads may use it at once.
 class WordCache {
  public:
   static constexpr size_t kMaxBytes = 27;

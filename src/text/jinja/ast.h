@@ -16,26 +16,26 @@ using ExpressionPtr = std::unique_ptr<Expression>;
 using Body = std::vector<std::unique_ptr<Statement>>;
 
 enum class ExpressionKind {
-  kConstant,    // constant
-  kName,        // name
-  kList,        // children
-  kTuple,       // children
-  kDict,        // children: key, value, key, value, ...
-  kNot,         // children[0]
-  kNegative,    // children[0]
-  kPositive,    // children[0]
-  kBinary,      // name is the operator: + - * / // % **
-  kAnd,         // children[0], children[1]
-  kOr,          // children[0], children[1]
-  kCompare,     // children[0], then one child for each of `operators`
-  kConcat,      // children
-  kCondition,   // children: condition, then, else (may be null)
-  kAttribute,   // children[0] . name
-  kSubscript,   // children[0] [ children[1] ]
-  kSlice,       // children: value, start, stop, step (may be null)
-  kCall,        // children[0] ( children[1:], named )
-  kFilter,      // children[0] (null inside a filter block) | name ( children[1:], named )
-  kTest,        // children[0] is name ( children[1:], named )
+  kConstant,   // constant
+  kName,       // name
+  kList,       // children
+  kTuple,      // children
+  kDict,       // children: key, value, key, value, ...
+  kNot,        // children[0]
+  kNegative,   // children[0]
+  kPositive,   // children[0]
+  kBinary,     // name is the operator: + - * / // % **
+  kAnd,        // children[0], children[1]
+  kOr,         // children[0], children[1]
+  kCompare,    // children[0], then one child for each of `operators`
+  kConcat,     // children
+  kCondition,  // children: condition, then, else (may be null)
+  kAttribute,  // children[0] . name
+  kSubscript,  // children[0] [ children[1] ]
+  kSlice,      // children: value, start, stop, step (may be null)
+  kCall,       // children[0] ( children[1:], named )
+  kFilter,     // children[0] (null inside a filter block) | name ( children[1:], named )
+  kTest,       // children[0] is name ( children[1:], named )
 };
 
 struct Expression {
@@ -53,8 +53,8 @@ struct Expression {
 /// What an assignment writes to: a name, an attribute of a namespace, or several of them.
 struct Target {
   std::string name;
-  std::string attribute;       ///< not empty: `name.attribute`
-  std::vector<Target> parts;   ///< not empty: unpack into these
+  std::string attribute;      ///< not empty: `name.attribute`
+  std::vector<Target> parts;  ///< not empty: unpack into these
 };
 
 /// A macro, or the body of a call block.
@@ -79,7 +79,7 @@ enum class StatementKind {
   kWith,         // bindings, body
   kBreak,
   kContinue,
-  kGroup,        // body
+  kGroup,  // body
 };
 
 struct Statement {

@@ -69,7 +69,8 @@ Value Evaluator::get_attribute(const Value& value, const std::string& name) {
   if (value.is_undefined()) fail("{}", value.undefined_message());
   if (name.substr(0, 2) == "__") return Value::undefined("access to attribute '" + name + "' is unsafe");
   if (forbidden_by_sandbox(value, name)) {
-    return Value::undefined(fmt::format("access to attribute '{}' of '{}' object is unsafe.", name, value.type_name()));
+    return Value::undefined(
+        fmt::format("access to attribute '{}' of '{}' object is unsafe.", name, value.type_name()));
   }
   BuiltIn method = nullptr;
   if (value.is_string()) method = find_string_method(name);
@@ -87,7 +88,8 @@ Value Evaluator::get_attribute(const Value& value, const std::string& name) {
   if (value.is_loop()) {
     if (const std::optional<Value> item = loop_attribute(value, name)) return *item;
   }
-  return Value::undefined(fmt::format("'{} object' has no attribute '{}'", value.type_name(), printable(name)));
+  return Value::undefined(
+      fmt::format("'{} object' has no attribute '{}'", value.type_name(), printable(name)));
 }
 
 Value Evaluator::get_item(const Value& value, const Value& key) {
@@ -110,7 +112,8 @@ Value Evaluator::get_item(const Value& value, const Value& key) {
     }
     if (!text) return value.list().items[static_cast<size_t>(index)];
     const std::string& string = value.string();
-    if (static_cast<size_t>(size) == string.size()) return Value(string.substr(static_cast<size_t>(index), 1));
+    if (static_cast<size_t>(size) == string.size())
+      return Value(string.substr(static_cast<size_t>(index), 1));
     return Value(chars(string)[static_cast<size_t>(index)]);
   }
   if (key.is_string()) return get_attribute(value, key.string());
@@ -127,8 +130,8 @@ Value Evaluator::evaluate_slice(const Expression& expression) {
   }
   if (value.is_undefined()) fail("{}", value.undefined_message());
   const bool text = value.is_string();
-  const bool sliceable = text || value.is_sequence(SequenceKind::kList) || value.is_sequence(SequenceKind::kTuple) ||
-                         value.is_sequence(SequenceKind::kRange);
+  const bool sliceable = text || value.is_sequence(SequenceKind::kList) ||
+                         value.is_sequence(SequenceKind::kTuple) || value.is_sequence(SequenceKind::kRange);
   if (!sliceable) return Value::undefined(value.type_name() + " object has no slices");
 
   const int64_t step = parts[2].value_or(1);
@@ -178,14 +181,17 @@ Value Evaluator::evaluate(const Expression& expression) {
 Value Evaluator::evaluate_node(const Expression& expression) {
   const auto child = [&](size_t i) { return evaluate(*expression.children[i]); };
   switch (expression.kind) {
-    case ExpressionKind::kConstant: return expression.constant;
-    case ExpressionKind::kName: return lookup(expression.name);
+    case ExpressionKind::kConstant:
+      return expression.constant;
+    case ExpressionKind::kName:
+      return lookup(expression.name);
     case ExpressionKind::kList:
     case ExpressionKind::kTuple: {
       std::vector<Value> items;
       for (const ExpressionPtr& item : expression.children) items.push_back(evaluate(*item));
-      return Value::sequence(std::move(items), expression.kind == ExpressionKind::kList ? SequenceKind::kList
-                                                                                        : SequenceKind::kTuple);
+      return Value::sequence(std::move(items), expression.kind == ExpressionKind::kList
+                                                   ? SequenceKind::kList
+                                                   : SequenceKind::kTuple);
     }
     case ExpressionKind::kDict: {
       Dict dict;
@@ -195,7 +201,8 @@ Value Evaluator::evaluate_node(const Expression& expression) {
       }
       return Value(std::move(dict));
     }
-    case ExpressionKind::kNot: return Value(!child(0).truth());
+    case ExpressionKind::kNot:
+      return Value(!child(0).truth());
     case ExpressionKind::kNegative:
     case ExpressionKind::kPositive: {
       const Value value = child(0);
@@ -218,7 +225,8 @@ Value Evaluator::evaluate_node(const Expression& expression) {
       Value left = child(0);
       return left.truth() ? left : child(1);
     }
-    case ExpressionKind::kCompare: return evaluate_compare(expression);
+    case ExpressionKind::kCompare:
+      return evaluate_compare(expression);
     case ExpressionKind::kConcat: {
       std::vector<Value> parts;
       for (const ExpressionPtr& part : expression.children) parts.push_back(evaluate(*part));
@@ -228,14 +236,18 @@ Value Evaluator::evaluate_node(const Expression& expression) {
       if (child(0).truth()) return child(1);
       if (expression.children[2]) return child(2);
       return Value::undefined("the inline if-expression evaluated to false and no else section was defined.");
-    case ExpressionKind::kAttribute: return get_attribute(child(0), expression.name);
+    case ExpressionKind::kAttribute:
+      return get_attribute(child(0), expression.name);
     case ExpressionKind::kSubscript: {
       const Value value = child(0);
       return get_item(value, child(1));
     }
-    case ExpressionKind::kSlice: return evaluate_slice(expression);
-    case ExpressionKind::kCall: return evaluate_call(expression, nullptr);
-    case ExpressionKind::kFilter: return evaluate_filter(expression, nullptr);
+    case ExpressionKind::kSlice:
+      return evaluate_slice(expression);
+    case ExpressionKind::kCall:
+      return evaluate_call(expression, nullptr);
+    case ExpressionKind::kFilter:
+      return evaluate_filter(expression, nullptr);
     case ExpressionKind::kTest: {
       const Value value = child(0);
       return expression.built_in(*this, value, evaluate_arguments(expression));
@@ -278,8 +290,8 @@ Arguments Evaluator::evaluate_arguments(const Expression& expression) {
 }
 
 Value Evaluator::evaluate_filter(const Expression& expression, const Value* input) {
-  require(expression.built_in != nullptr, "the filter '{}' is supported only as the last one of what is printed",
-          expression.name);
+  require(expression.built_in != nullptr,
+          "the filter '{}' is supported only as the last one of what is printed", expression.name);
   // In a filter block the innermost filter has no expression to work on but the block's text.
   const Expression* inner = expression.children[0].get();
   Value value;

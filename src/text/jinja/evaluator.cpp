@@ -92,7 +92,8 @@ int64_t LoopState::length() {
   return static_cast<int64_t>(items.size() - next) + index0 + 1 + (after ? 1 : 0);
 }
 
-Evaluator::Evaluator(const std::string& name, const Limits& limits, std::vector<std::pair<std::string, Value>> globals)
+Evaluator::Evaluator(const std::string& name, const Limits& limits,
+                     std::vector<std::pair<std::string, Value>> globals)
     : name_(name), limits_(limits), steps_left_(limits.steps) {
   scopes_.push_back(std::make_unique<Scope>());
   scope_ = scopes_.back().get();
@@ -159,17 +160,28 @@ Evaluator::Flow Evaluator::execute(const Statement& statement) {
                                                                                 : statement.text.size());
         *out_ += statement.text;
         break;
-      case StatementKind::kOutput: print(evaluate(*statement.value)); break;
+      case StatementKind::kOutput:
+        print(evaluate(*statement.value));
+        break;
       case StatementKind::kIf:
         for (const auto& [condition, body] : statement.branches) {
           if (condition == nullptr || evaluate(*condition).truth()) return execute(body);
         }
         break;
-      case StatementKind::kFor: return execute_for(statement);
-      case StatementKind::kSet: assign(statement.target, evaluate(*statement.value)); break;
-      case StatementKind::kSetBlock: execute_set_block(statement); break;
-      case StatementKind::kMacro: scope_->set(statement.macro->name, make_macro(*statement.macro)); break;
-      case StatementKind::kCallBlock: execute_call_block(statement); break;
+      case StatementKind::kFor:
+        return execute_for(statement);
+      case StatementKind::kSet:
+        assign(statement.target, evaluate(*statement.value));
+        break;
+      case StatementKind::kSetBlock:
+        execute_set_block(statement);
+        break;
+      case StatementKind::kMacro:
+        scope_->set(statement.macro->name, make_macro(*statement.macro));
+        break;
+      case StatementKind::kCallBlock:
+        execute_call_block(statement);
+        break;
       case StatementKind::kFilterBlock: {
         const Value text(capture(statement.body));
         print(evaluate_filter(*statement.value, &text));
@@ -182,8 +194,10 @@ Evaluator::Flow Evaluator::execute(const Statement& statement) {
         for (size_t i = 0; i < values.size(); ++i) assign(statement.bindings[i].first, std::move(values[i]));
         return execute(statement.body);
       }
-      case StatementKind::kBreak: return Flow::kBreak;
-      case StatementKind::kContinue: return Flow::kContinue;
+      case StatementKind::kBreak:
+        return Flow::kBreak;
+      case StatementKind::kContinue:
+        return Flow::kContinue;
       case StatementKind::kGroup: {
         const Frame frame(*this, scope_);
         execute(statement.body);
@@ -254,7 +268,8 @@ std::string Evaluator::capture(const Body& body) {
 
 void Evaluator::print(const Value& value) {
   const std::string text = to_text(value);
-  require(out_->size() + text.size() <= limits_.output_bytes, "the output grows beyond {} bytes", limits_.output_bytes);
+  require(out_->size() + text.size() <= limits_.output_bytes, "the output grows beyond {} bytes",
+          limits_.output_bytes);
   charge_text(text.size());
   *out_ += text;
 }
@@ -262,8 +277,8 @@ void Evaluator::print(const Value& value) {
 void Evaluator::assign(const Target& target, Value value) {
   if (!target.parts.empty()) {
     const std::vector<Value> items = items_of(value);
-    require(items.size() == target.parts.size(), "expected {} values to unpack, found {}", target.parts.size(),
-            items.size());
+    require(items.size() == target.parts.size(), "expected {} values to unpack, found {}",
+            target.parts.size(), items.size());
     for (size_t i = 0; i < items.size(); ++i) assign(target.parts[i], items[i]);
   } else if (!target.attribute.empty()) {
     const Value space = lookup(target.name);
@@ -296,7 +311,8 @@ Value Evaluator::lookup(const std::string& name) const {
 }
 
 Value Evaluator::make_macro(const Macro& macro) {
-  for (Scope* scope = scope_; scope != nullptr && !scope->captured; scope = scope->parent) scope->captured = true;
+  for (Scope* scope = scope_; scope != nullptr && !scope->captured; scope = scope->parent)
+    scope->captured = true;
   auto function = std::make_shared<Function>();
   function->name = macro.name;
   function->macro = &macro;
@@ -315,7 +331,8 @@ Value Evaluator::call(const Value& callee, const Arguments& arguments) {
 Value Evaluator::call_macro(const Function& function, const Arguments& arguments) {
   const Macro& macro = *function.macro;
   const size_t count = macro.parameters.size();
-  require(arguments.positional.size() <= count, "macro '{}' takes not more than {} argument(s)", macro.name, count);
+  require(arguments.positional.size() <= count, "macro '{}' takes not more than {} argument(s)", macro.name,
+          count);
   const Value caller = has_caller_ ? caller_ : Value::undefined("No caller defined");
   has_caller_ = false;
 
@@ -337,9 +354,10 @@ Value Evaluator::call_macro(const Function& function, const Arguments& arguments
   const size_t first_default = count - macro.defaults.size();
   for (size_t i = 0; i < count; ++i) {
     if (given[i]) continue;
-    scope_->set(macro.parameters[i], i < first_default
-                                         ? Value::undefined("parameter '" + macro.parameters[i] + "' was not provided")
-                                         : evaluate(*macro.defaults[i - first_default]));
+    scope_->set(macro.parameters[i],
+                i < first_default
+                    ? Value::undefined("parameter '" + macro.parameters[i] + "' was not provided")
+                    : evaluate(*macro.defaults[i - first_default]));
   }
   return Value(capture(macro.body));
 }
@@ -360,7 +378,8 @@ std::vector<Value> Evaluator::items_of(const Value& value) {
   }
   if (value.is_generator()) {
     Generator& generator = value.generator();
-    std::vector<Value> left(generator.items.begin() + static_cast<std::ptrdiff_t>(generator.next), generator.items.end());
+    std::vector<Value> left(generator.items.begin() + static_cast<std::ptrdiff_t>(generator.next),
+                            generator.items.end());
     generator.next = generator.items.size();
     return left;
   }

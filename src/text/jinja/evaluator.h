@@ -14,9 +14,9 @@ namespace atom::text::jinja {
 
 /// What a run may use up before it is stopped with an Error.
 struct Limits {
-  size_t steps = 5'000'000;             ///< expressions, statements, items made, and each 16 bytes of text made
+  size_t steps = 5'000'000;  ///< expressions, statements, items made, and each 16 bytes of text made
   size_t output_bytes = size_t{64} << 20;
-  int depth = 1000;                     ///< of expressions, statements and macro calls inside one another
+  int depth = 1000;  ///< of expressions, statements and macro calls inside one another
 };
 
 /// Names that a body can see: its own, then those of the scope around it.
@@ -32,12 +32,12 @@ struct Scope {
 /// The state of a running `for`: what the template sees as `loop`.
 struct LoopState {
   std::vector<Value> items;
-  size_t next = 0;                                       ///< first item not yet looked at
-  std::function<bool(const Value&)> accepts;             ///< the loop's condition; may be empty
-  std::optional<Value> after;                            ///< the item behind `current`, when it was looked up
+  size_t next = 0;                            ///< first item not yet looked at
+  std::function<bool(const Value&)> accepts;  ///< the loop's condition; may be empty
+  std::optional<Value> after;                 ///< the item behind `current`, when it was looked up
   std::optional<Value> previous;
   std::optional<Value> current;
-  std::optional<std::vector<Value>> last_changed;        ///< what changed() saw last
+  std::optional<std::vector<Value>> last_changed;  ///< what changed() saw last
   int64_t index0 = -1;
 
   /// Moves to the next item; false at the end.
@@ -54,7 +54,8 @@ struct LoopState {
 class Evaluator {
  public:
   /// `name` is for errors; `globals` are the variables of this run.
-  Evaluator(const std::string& name, const Limits& limits, std::vector<std::pair<std::string, Value>> globals);
+  Evaluator(const std::string& name, const Limits& limits,
+            std::vector<std::pair<std::string, Value>> globals);
   ~Evaluator();
 
   std::string run(const Body& body);
@@ -70,7 +71,8 @@ class Evaluator {
   Value make_generator(std::vector<Value> items);
   Namespace& make_namespace();
 
-  /// What iterating over the value gives; of a generator, what is left of it. Throws Error for what has no items.
+  /// What iterating over the value gives; of a generator, what is left of it. Throws Error for what has no
+  /// items.
   std::vector<Value> items_of(const Value& value);
   Value get_attribute(const Value& value, const std::string& name);
   Value get_item(const Value& value, const Value& key);
@@ -107,12 +109,12 @@ class Evaluator {
   int depth_ = 0;
   std::string* out_ = nullptr;
   Scope* scope_ = nullptr;
-  std::vector<std::unique_ptr<Scope>> scopes_;        // the ones in use, innermost last, and captured ones
+  std::vector<std::unique_ptr<Scope>> scopes_;  // the ones in use, innermost last, and captured ones
   std::vector<std::unique_ptr<Scope>> captured_;
   std::vector<std::unique_ptr<Namespace>> namespaces_;
   std::vector<std::unique_ptr<LoopState>> loops_;
   std::vector<std::unique_ptr<Generator>> generators_;
-  Value caller_;                                      // of the call being made by a call block
+  Value caller_;  // of the call being made by a call block
   bool has_caller_ = false;
 };
 

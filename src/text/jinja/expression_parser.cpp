@@ -13,14 +13,22 @@ constexpr int kMaxTreeDepth = 500;
 
 std::string describe(const Token& token) {
   switch (token.kind) {
-    case TokenKind::kData: return "text";
-    case TokenKind::kVariableBegin: return "'{{'";
-    case TokenKind::kVariableEnd: return "'}}'";
-    case TokenKind::kBlockBegin: return "'{%'";
-    case TokenKind::kBlockEnd: return "'%}'";
-    case TokenKind::kEnd: return "the end of the template";
-    case TokenKind::kString: return "the string \"" + printable(token.text, 40) + "\"";
-    default: return "'" + printable(token.text, 40) + "'";
+    case TokenKind::kData:
+      return "text";
+    case TokenKind::kVariableBegin:
+      return "'{{'";
+    case TokenKind::kVariableEnd:
+      return "'}}'";
+    case TokenKind::kBlockBegin:
+      return "'{%'";
+    case TokenKind::kBlockEnd:
+      return "'%}'";
+    case TokenKind::kEnd:
+      return "the end of the template";
+    case TokenKind::kString:
+      return "the string \"" + printable(token.text, 40) + "\"";
+    default:
+      return "'" + printable(token.text, 40) + "'";
   }
 }
 
@@ -55,7 +63,9 @@ Token TokenStream::expect(TokenKind kind) {
   return next();
 }
 
-void TokenStream::fail_at(int line, const std::string& message) const { fail("{}: line {}: {}", name_, line, message); }
+void TokenStream::fail_at(int line, const std::string& message) const {
+  fail("{}: line {}: {}", name_, line, message);
+}
 
 void TokenStream::unexpected(const std::string& expected) const {
   fail_at(current().line, "expected " + expected + ", found " + describe(current()));
@@ -63,7 +73,8 @@ void TokenStream::unexpected(const std::string& expected) const {
 
 DepthGuard::DepthGuard(TokenStream& stream, int& depth) : depth_(depth) {
   if (depth >= kMaxParserDepth) {
-    stream.fail_at(stream.current().line, fmt::format("constructs nested deeper than {} levels", kMaxParserDepth));
+    stream.fail_at(stream.current().line,
+                   fmt::format("constructs nested deeper than {} levels", kMaxParserDepth));
   }
   ++depth_;
 }
@@ -118,14 +129,16 @@ ExpressionPtr ExpressionParser::condition(bool with_condition) {
 ExpressionPtr ExpressionParser::disjunction() {
   const int line = stream_.current().line;
   ExpressionPtr left = conjunction();
-  while (stream_.skip_name("or")) left = make(ExpressionKind::kOr, line, list_of(std::move(left), conjunction()));
+  while (stream_.skip_name("or"))
+    left = make(ExpressionKind::kOr, line, list_of(std::move(left), conjunction()));
   return left;
 }
 
 ExpressionPtr ExpressionParser::conjunction() {
   const int line = stream_.current().line;
   ExpressionPtr left = negation();
-  while (stream_.skip_name("and")) left = make(ExpressionKind::kAnd, line, list_of(std::move(left), negation()));
+  while (stream_.skip_name("and"))
+    left = make(ExpressionKind::kAnd, line, list_of(std::move(left), negation()));
   return left;
 }
 
@@ -144,8 +157,9 @@ ExpressionPtr ExpressionParser::comparison() {
   std::vector<ExpressionPtr> children = list_of(std::move(first));
   while (true) {
     const Token& token = stream_.current();
-    const bool symbol = token.kind == TokenKind::kOperator && (token.text == "==" || token.text == "!=" || token.text == "<" ||
-                                                  token.text == "<=" || token.text == ">" || token.text == ">=");
+    const bool symbol = token.kind == TokenKind::kOperator &&
+                        (token.text == "==" || token.text == "!=" || token.text == "<" ||
+                         token.text == "<=" || token.text == ">" || token.text == ">=");
     if (symbol || token.is_name("in")) {
       operators.push_back(stream_.next().text);
     } else if (token.is_name("not") && stream_.look().is_name("in")) {
@@ -190,7 +204,8 @@ ExpressionPtr ExpressionParser::product() {
   ExpressionPtr left = power();
   while (true) {
     const Token& token = stream_.current();
-    const bool matches = token.is_operator("*") || token.is_operator("/") || token.is_operator("//") || token.is_operator("%");
+    const bool matches =
+        token.is_operator("*") || token.is_operator("/") || token.is_operator("//") || token.is_operator("%");
     if (!matches) return left;
     const Token op = stream_.next();
     left = binary(std::move(left), power(), op);
@@ -309,8 +324,8 @@ ExpressionPtr ExpressionParser::dict() {
 
 bool ExpressionParser::at_tuple_end(const char* end_name) const {
   const Token& token = stream_.current();
-  return token.kind == TokenKind::kVariableEnd || token.kind == TokenKind::kBlockEnd || token.is_operator(")") ||
-         (end_name != nullptr && token.is_name(end_name));
+  return token.kind == TokenKind::kVariableEnd || token.kind == TokenKind::kBlockEnd ||
+         token.is_operator(")") || (end_name != nullptr && token.is_name(end_name));
 }
 
 ExpressionPtr ExpressionParser::tuple(bool with_condition, const char* end_name, bool parenthesized) {
@@ -348,7 +363,8 @@ Target ExpressionParser::target(const char* end_name, bool with_namespace) {
         if (name.text == constant) stream_.fail_at(name.line, "can't assign to '" + name.text + "'");
       }
       part.name = name.text;
-      if (with_namespace && stream_.skip_operator(".")) part.attribute = stream_.expect(TokenKind::kName).text;
+      if (with_namespace && stream_.skip_operator("."))
+        part.attribute = stream_.expect(TokenKind::kName).text;
     }
     parts.push_back(std::move(part));
     if (!stream_.current().is_operator(",")) break;
@@ -406,12 +422,15 @@ ExpressionPtr ExpressionParser::subscript(ExpressionPtr node) {
     access->name = stream_.expect(TokenKind::kName).text;
     return access;
   }
-  const auto ends_part = [&] { return stream_.current().is_operator("]") || stream_.current().is_operator(":"); };
+  const auto ends_part = [&] {
+    return stream_.current().is_operator("]") || stream_.current().is_operator(":");
+  };
   ExpressionPtr start = stream_.current().is_operator(":") ? nullptr : expression();
   if (stream_.skip_operator("]")) {
     return make(ExpressionKind::kSubscript, token.line, list_of(std::move(node), std::move(start)));
   }
-  if (stream_.current().is_operator(",")) stream_.fail_at(token.line, "subscripts of several parts are not supported");
+  if (stream_.current().is_operator(","))
+    stream_.fail_at(token.line, "subscripts of several parts are not supported");
   stream_.expect_operator(":");
   ExpressionPtr stop = ends_part() ? nullptr : expression();
   ExpressionPtr step = stream_.skip_operator(":") && !ends_part() ? expression() : nullptr;
@@ -465,7 +484,8 @@ ExpressionPtr ExpressionParser::filters(ExpressionPtr value, bool start) {
     node->name = dotted_name();
     node->built_in = find_filter(node->name);
     node->children.push_back(std::move(value));
-    if (node->built_in == nullptr && node->name != "safe") stream_.fail_at(line, "no filter named '" + node->name + "' is supported");
+    if (node->built_in == nullptr && node->name != "safe")
+      stream_.fail_at(line, "no filter named '" + node->name + "' is supported");
     if (stream_.current().is_operator("(")) arguments(*node);
     value = done(std::move(node));
   }

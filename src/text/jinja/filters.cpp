@@ -30,14 +30,17 @@ Value mapped(Evaluator& evaluator, const Value& self, const Arguments& arguments
   return Value(change(charged_text(evaluator, self)));
 }
 
-std::string identity(std::string_view text) { return std::string(text); }
+std::string identity(std::string_view text) {
+  return std::string(text);
+}
 
 /// Jinja's title: words begin behind white space and - ( { [ <.
 std::string title_filter(std::string_view text) {
   std::string out;
   size_t begin = 0;
   const auto is_separator = [&](size_t i) {
-    return std::string_view("-({[<").find(text[i]) != std::string_view::npos || white_space_prefix(text.substr(i)) > 0;
+    return std::string_view("-({[<").find(text[i]) != std::string_view::npos ||
+           white_space_prefix(text.substr(i)) > 0;
   };
   for (size_t i = 0; i < text.size();) {
     if (!is_separator(i)) {
@@ -61,8 +64,8 @@ Value trim(Evaluator& evaluator, const Value& self, const Arguments& arguments) 
 Value replace_filter(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   const Bound bound("replace", arguments, {"old", "new", "count"}, 2);
   const int64_t limit = bound.get(2) == nullptr || bound.get(2)->is_none() ? -1 : bound.integer_or(2, -1);
-  std::string text = replace(charged_text(evaluator, self), to_text(*bound.get(0)), to_text(*bound.get(1)), limit,
-                             evaluator.max_text_bytes());
+  std::string text = replace(charged_text(evaluator, self), to_text(*bound.get(0)), to_text(*bound.get(1)),
+                             limit, evaluator.max_text_bytes());
   evaluator.charge_text(text.size());
   return Value(std::move(text));
 }
@@ -141,7 +144,8 @@ std::optional<int64_t> parse_integer(std::string_view text, int64_t base) {
     digits += text[i];
   }
   int64_t value = 0;
-  const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), value, static_cast<int>(base));
+  const auto result =
+      std::from_chars(digits.data(), digits.data() + digits.size(), value, static_cast<int>(base));
   if (result.ptr != digits.data() + digits.size() || digits.empty()) return std::nullopt;
   require(result.ec != std::errc::result_out_of_range, "integers beyond 64 bits are not supported");
   return result.ec == std::errc() ? std::optional(value) : std::nullopt;
@@ -182,8 +186,10 @@ Value round_filter(Evaluator&, const Value& self, const Arguments& arguments) {
   const std::string method = bound.string_or(1, "common");
   refuse_undefined(self);
   require(self.is_number(), "round(): expected a number, found {}", self.type_name());
-  require(precision >= 0 && precision <= 15, "round(): expected a precision from 0 to 15, found {}", precision);
-  require(method == "common" || method == "ceil" || method == "floor", "method must be common, ceil or floor");
+  require(precision >= 0 && precision <= 15, "round(): expected a precision from 0 to 15, found {}",
+          precision);
+  require(method == "common" || method == "ceil" || method == "floor",
+          "method must be common, ceil or floor");
   if (method != "common") {
     const double scale = std::pow(10.0, static_cast<double>(precision));
     const double scaled = self.number() * scale;
@@ -214,7 +220,8 @@ Value tojson(Evaluator& evaluator, const Value& self, const Arguments& arguments
   const Value separators = bound.get_or(2, Value());
   if (!separators.is_none()) {
     const std::vector<Value> parts = evaluator.items_of(separators);
-    require(parts.size() == 2 && parts[0].is_string() && parts[1].is_string(), "tojson(): expected two separators");
+    require(parts.size() == 2 && parts[0].is_string() && parts[1].is_string(),
+            "tojson(): expected two separators");
     options.item_separator = parts[0].string();
     options.key_separator = parts[1].string();
   }
@@ -227,7 +234,8 @@ Value attr(Evaluator& evaluator, const Value& self, const Arguments& arguments) 
   const Bound bound("attr", arguments, {"name"}, 1);
   const std::string name = bound.string_or(0, "");
   // Attributes only: what a dictionary holds are items.
-  if (self.is_dict() && find_dict_method(name) == nullptr) return Value::undefined("'dict object' has no attribute '" + printable(name) + "'");
+  if (self.is_dict() && find_dict_method(name) == nullptr)
+    return Value::undefined("'dict object' has no attribute '" + printable(name) + "'");
   return evaluator.get_attribute(self, name);
 }
 

@@ -15,7 +15,8 @@ Value follow(Evaluator& evaluator, const Value& item, const Value& path, const V
   std::vector<Value> steps;
   if (path.is_string()) {
     for (const std::string_view part : split(path.string(), ".", -1)) {
-      const bool digits = !part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos && part.size() < 18;
+      const bool digits =
+          !part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos && part.size() < 18;
       steps.push_back(digits ? Value(static_cast<int64_t>(std::stoll(std::string(part)))) : Value(part));
     }
   } else {
@@ -31,7 +32,9 @@ Value follow(Evaluator& evaluator, const Value& item, const Value& path, const V
   return value;
 }
 
-bool given(const Value* argument) { return argument != nullptr && !argument->is_none(); }
+bool given(const Value* argument) {
+  return argument != nullptr && !argument->is_none();
+}
 
 /// What sorting and comparing go by: the item or an attribute of it, in lower case unless `case_sensitive`.
 Value sort_key(Evaluator& evaluator, const Value& item, const Value* attribute, bool case_sensitive) {
@@ -178,7 +181,8 @@ void charge_sort(Evaluator& evaluator, size_t count) {
 
 Value sort(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   const Bound bound("sort", arguments, {"reverse", "case_sensitive", "attribute"});
-  require(!given(bound.get(2)) || !bound.get(2)->is_string() || bound.get(2)->string().find(',') == std::string::npos,
+  require(!given(bound.get(2)) || !bound.get(2)->is_string() ||
+              bound.get(2)->string().find(',') == std::string::npos,
           "sort(): several attributes are not supported");
   std::vector<std::pair<Value, Value>> keyed;
   for (const Value& item : evaluator.items_of(self)) {
@@ -199,8 +203,9 @@ Value dictsort(Evaluator& evaluator, const Value& self, const Arguments& argumen
   require(self.is_dict(), "dictsort(): expected a dictionary, found {}", self.type_name());
   std::vector<std::pair<Value, Value>> keyed;
   for (const auto& [key, value] : self.dict().items()) {
-    keyed.emplace_back(sort_key(evaluator, by == "key" ? key : value, nullptr, bound.get_or(0, Value(false)).truth()),
-                       Value::sequence({key, value}, SequenceKind::kTuple));
+    keyed.emplace_back(
+        sort_key(evaluator, by == "key" ? key : value, nullptr, bound.get_or(0, Value(false)).truth()),
+        Value::sequence({key, value}, SequenceKind::kTuple));
   }
   charge_sort(evaluator, keyed.size());
   sort_by(keyed, bound.get_or(2, Value(false)).truth());
@@ -248,7 +253,8 @@ Value sum(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   require(!total.is_string(), "sum() can't sum strings [use ''.join(seq) instead]");
   for (const Value& item : evaluator.items_of(self)) {
     evaluator.charge(1);
-    total = binary_operation(evaluator, "+", total, given(bound.get(0)) ? follow(evaluator, item, *bound.get(0)) : item);
+    total = binary_operation(evaluator, "+", total,
+                             given(bound.get(0)) ? follow(evaluator, item, *bound.get(0)) : item);
   }
   return total;
 }

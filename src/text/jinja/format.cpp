@@ -49,12 +49,18 @@ std::string items_repr(const std::vector<Value>& items) {
 std::string sequence_repr(const Sequence& sequence) {
   const std::string items = items_repr(sequence.items);
   switch (sequence.kind) {
-    case SequenceKind::kList: return "[" + items + "]";
-    case SequenceKind::kTuple: return "(" + items + (sequence.items.size() == 1 ? ",)" : ")");
-    case SequenceKind::kKeys: return "dict_keys([" + items + "])";
-    case SequenceKind::kValues: return "dict_values([" + items + "])";
-    case SequenceKind::kItems: return "dict_items([" + items + "])";
-    case SequenceKind::kRange: break;
+    case SequenceKind::kList:
+      return "[" + items + "]";
+    case SequenceKind::kTuple:
+      return "(" + items + (sequence.items.size() == 1 ? ",)" : ")");
+    case SequenceKind::kKeys:
+      return "dict_keys([" + items + "])";
+    case SequenceKind::kValues:
+      return "dict_values([" + items + "])";
+    case SequenceKind::kItems:
+      return "dict_items([" + items + "])";
+    case SequenceKind::kRange:
+      break;
   }
   fail("printing a range is not supported");
 }
@@ -77,7 +83,8 @@ class JsonWriter {
     } else if (value.is_none() || value.is_bool() || value.is_int() || value.is_float()) {
       out += scalar(value);
     } else if (value.is_sequence(SequenceKind::kList) || value.is_sequence(SequenceKind::kTuple)) {
-      bracketed('[', ']', value.list().items.size(), level, [&](size_t i) { write(value.list().items[i], level + 1); });
+      bracketed('[', ']', value.list().items.size(), level,
+                [&](size_t i) { write(value.list().items[i], level + 1); });
     } else if (value.is_dict()) {
       std::vector<Dict::Item> items = value.dict().items();
       if (options_.sort_keys) {
@@ -133,13 +140,27 @@ class JsonWriter {
       const Utf8Char c = decode_utf8(text);
       const auto point = static_cast<uint32_t>(c.code_point);
       switch (point) {
-        case '"': out += "\\\""; break;
-        case '\\': out += "\\\\"; break;
-        case '\n': out += "\\n"; break;
-        case '\r': out += "\\r"; break;
-        case '\t': out += "\\t"; break;
-        case '\f': out += "\\f"; break;
-        case '\b': out += "\\b"; break;
+        case '"':
+          out += "\\\"";
+          break;
+        case '\\':
+          out += "\\\\";
+          break;
+        case '\n':
+          out += "\\n";
+          break;
+        case '\r':
+          out += "\\r";
+          break;
+        case '\t':
+          out += "\\t";
+          break;
+        case '\f':
+          out += "\\f";
+          break;
+        case '\b':
+          out += "\\b";
+          break;
         default:
           if (point >= 0x20 && (point < 0x7F || !options_.ascii)) {
             append_utf8(out, c.code_point);
@@ -148,7 +169,8 @@ class JsonWriter {
           } else if (point < 0x10000) {
             out += fmt::format("\\u{:04x}", point);
           } else {
-            out += fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + ((point - 0x10000) >> 10), 0xDC00 + (point & 0x3FF));
+            out += fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + ((point - 0x10000) >> 10),
+                               0xDC00 + (point & 0x3FF));
           }
       }
       text.remove_prefix(c.length);

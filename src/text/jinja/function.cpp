@@ -6,11 +6,11 @@
 
 namespace atom::text::jinja {
 
-Bound::Bound(std::string_view function, const Arguments& arguments, std::initializer_list<std::string_view> parameters,
-             size_t required)
+Bound::Bound(std::string_view function, const Arguments& arguments,
+             std::initializer_list<std::string_view> parameters, size_t required)
     : function_(function), names_(parameters), values_(parameters.size(), nullptr) {
-  require(arguments.positional.size() <= values_.size(), "{}() takes at most {} arguments, found {}", function,
-          values_.size(), arguments.positional.size());
+  require(arguments.positional.size() <= values_.size(), "{}() takes at most {} arguments, found {}",
+          function, values_.size(), arguments.positional.size());
   for (size_t i = 0; i < arguments.positional.size(); ++i) values_[i] = &arguments.positional[i];
   for (const auto& [name, value] : arguments.named) {
     const auto it = std::find(names_.begin(), names_.end(), name);
@@ -27,8 +27,8 @@ Bound::Bound(std::string_view function, const Arguments& arguments, std::initial
 int64_t Bound::integer_or(size_t index, int64_t fallback) const {
   if (values_[index] == nullptr) return fallback;
   const Value& value = *values_[index];
-  require(value.is_int() || value.is_bool(), "{}(): expected an integer for '{}', found {}", function_, names_[index],
-          value.type_name());
+  require(value.is_int() || value.is_bool(), "{}(): expected an integer for '{}', found {}", function_,
+          names_[index], value.type_name());
   return value.integer();
 }
 

@@ -36,12 +36,14 @@ struct Function {
 class Bound {
  public:
   /// Throws Error for arguments too many, unknown, or given twice. The first `required` ones must be there.
-  Bound(std::string_view function, const Arguments& arguments, std::initializer_list<std::string_view> parameters,
-        size_t required = 0);
+  Bound(std::string_view function, const Arguments& arguments,
+        std::initializer_list<std::string_view> parameters, size_t required = 0);
 
   /// The argument, or null.
   const Value* get(size_t index) const { return values_[index]; }
-  Value get_or(size_t index, Value fallback) const { return values_[index] ? *values_[index] : std::move(fallback); }
+  Value get_or(size_t index, Value fallback) const {
+    return values_[index] ? *values_[index] : std::move(fallback);
+  }
   /// Throws Error when the argument is there and not an integer.
   int64_t integer_or(size_t index, int64_t fallback) const;
   /// Throws Error when the argument is there and not a string.

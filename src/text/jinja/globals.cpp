@@ -21,8 +21,8 @@ Value range(Evaluator& evaluator, const Value&, const Arguments& arguments) {
   require(step != 0, "range() arg 3 must not be zero");
   std::vector<Value> items;
   for (int64_t i = start; step > 0 ? i < stop : i > stop;) {
-    require(static_cast<int64_t>(items.size()) < kMaxRange, "Range too big. The sandbox blocks ranges larger than {}.",
-            kMaxRange);
+    require(static_cast<int64_t>(items.size()) < kMaxRange,
+            "Range too big. The sandbox blocks ranges larger than {}.", kMaxRange);
     items.emplace_back(i);
     if (__builtin_add_overflow(i, step, &i)) break;
   }
@@ -61,7 +61,8 @@ Value name_space(Evaluator& evaluator, const Value&, const Arguments& arguments)
   Namespace& made = evaluator.make_namespace();
   for (const auto& [key, value] : attributes.items()) {
     require(key.is_string(), "namespace attributes must be named by strings, not {}", key.type_name());
-    require(key.string().substr(0, 1) != "_", "a namespace cannot have the attribute '{}'", printable(key.string()));
+    require(key.string().substr(0, 1) != "_", "a namespace cannot have the attribute '{}'",
+            printable(key.string()));
     made.attributes.emplace_back(key.string(), value);
   }
   return Value(&made);
@@ -78,7 +79,8 @@ Value strftime_now(Evaluator&, const Value&, const Arguments& arguments) {
   for (size_t i = 0; i < format.size(); ++i) {
     if (format[i] != '%') continue;
     ++i;
-    require(i < format.size() && std::string_view("aAbBcdHIjmMpSUwWxXyYZz%eFTDRnt").find(format[i]) != std::string_view::npos,
+    require(i < format.size() &&
+                std::string_view("aAbBcdHIjmMpSUwWxXyYZz%eFTDRnt").find(format[i]) != std::string_view::npos,
             "strftime_now(): the format '{}' is not supported", printable(format));
   }
   const std::time_t now = std::time(nullptr);

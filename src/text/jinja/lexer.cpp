@@ -12,8 +12,12 @@ namespace {
 
 constexpr size_t kMaxTemplateBytes = size_t{4} << 20;
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_name_char(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || is_digit(c); }
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+bool is_name_char(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || is_digit(c);
+}
 
 /// Every line break as \n, and one at the end removed.
 std::string normalize_newlines(std::string_view source) {
@@ -33,7 +37,8 @@ std::string normalize_newlines(std::string_view source) {
 
 class Lexer {
  public:
-  Lexer(std::string_view source, const std::string& name) : source_(normalize_newlines(source)), name_(name) {}
+  Lexer(std::string_view source, const std::string& name)
+      : source_(normalize_newlines(source)), name_(name) {}
 
   std::vector<Token> run() {
     while (pos_ < source_.size()) root();
@@ -42,7 +47,9 @@ class Lexer {
   }
 
  private:
-  [[noreturn]] void error(const std::string& message) const { fail("{}: line {}: {}", name_, line_, message); }
+  [[noreturn]] void error(const std::string& message) const {
+    fail("{}: line {}: {}", name_, line_, message);
+  }
 
   bool at(std::string_view word) const { return source_.compare(pos_, word.size(), word) == 0; }
   char peek(size_t ahead = 0) const { return pos_ + ahead < source_.size() ? source_[pos_ + ahead] : '\0'; }
@@ -74,7 +81,9 @@ class Lexer {
       ++tag;
     }
     const char kind = source_[tag + 1];
-    const char sign = tag + 2 < source_.size() && (source_[tag + 2] == '-' || source_[tag + 2] == '+') ? source_[tag + 2] : 0;
+    const char sign = tag + 2 < source_.size() && (source_[tag + 2] == '-' || source_[tag + 2] == '+')
+                          ? source_[tag + 2]
+                          : 0;
     std::string_view text(source_.data() + pos_, tag - pos_);
     if (sign == '-') {
       text = strip_white_space_right(text);
@@ -102,7 +111,9 @@ class Lexer {
 
   /// End of a closing tag at `i`: the tag and the white space it takes along; 0 when there is none.
   size_t closing_end(size_t i, std::string_view tag, bool trims_newline) const {
-    const auto tag_at = [&](size_t k) { return source_.compare(k, tag.size(), tag) == 0 && k < source_.size(); };
+    const auto tag_at = [&](size_t k) {
+      return source_.compare(k, tag.size(), tag) == 0 && k < source_.size();
+    };
     if (i >= source_.size()) return 0;
     if (source_[i] == '-' && tag_at(i + 1)) return skip_white_space(i + 1 + tag.size());
     if (trims_newline && source_[i] == '+' && tag_at(i + 1)) return i + 1 + tag.size();
@@ -162,7 +173,8 @@ class Lexer {
         }
       }
       if (pos_ >= source_.size()) {
-        error(variable ? "unexpected end of template, expected '}}'" : "unexpected end of template, expected '%}'");
+        error(variable ? "unexpected end of template, expected '}}'"
+                       : "unexpected end of template, expected '%}'");
       }
       if (white > pos_) {
         advance_to(white);
@@ -186,7 +198,8 @@ class Lexer {
     const auto is_one = [&](size_t k) {
       return k < source_.size() && source_[k] != '\0' && std::strchr(digits, source_[k]) != nullptr;
     };
-    while (is_one(i) || (i > 0 && i < source_.size() && source_[i] == '_' && is_one(i - 1) && is_one(i + 1))) ++i;
+    while (is_one(i) || (i > 0 && i < source_.size() && source_[i] == '_' && is_one(i - 1) && is_one(i + 1)))
+      ++i;
     return i;
   }
 
@@ -221,7 +234,10 @@ class Lexer {
   /// Integers that begin with 0: 0x.., 0o.., 0b.. or zeros alone.
   size_t zero_end() const {
     const char base = static_cast<char>(peek(1) | 0x20);
-    const char* digits = base == 'x' ? "0123456789abcdefABCDEF" : base == 'o' ? "01234567" : base == 'b' ? "01" : nullptr;
+    const char* digits = base == 'x'   ? "0123456789abcdefABCDEF"
+                         : base == 'o' ? "01234567"
+                         : base == 'b' ? "01"
+                                       : nullptr;
     if (digits != nullptr) {
       const size_t begin = pos_ + (peek(2) == '_' ? 3 : 2);
       const size_t end = digits_end(begin, digits);
@@ -265,7 +281,8 @@ class Lexer {
       } else if (c == 'x' || c == 'u' || c == 'U') {
         const size_t digits = c == 'x' ? 2 : c == 'u' ? 4 : 8;
         const std::string hex(text.substr(i + 1, digits));
-        const bool valid = hex.size() == digits && hex.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos;
+        const bool valid =
+            hex.size() == digits && hex.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos;
         if (!valid) error(std::string("truncated \\") + c + " escape");
         const auto value = static_cast<char32_t>(std::stoul(hex, nullptr, 16));
         if (value > 0x10FFFF || (value >= 0xD800 && value <= 0xDFFF)) error("an escape that is no character");
@@ -300,7 +317,9 @@ class Lexer {
     }
     const char c = peek();
     if (c == '\0' || std::strchr("+-/*%~[](){}><=.:|,;", c) == nullptr) {
-      error("unexpected char '" + printable(source_.substr(pos_, decode_utf8(std::string_view(source_).substr(pos_)).length)) + "'");
+      error("unexpected char '" +
+            printable(source_.substr(pos_, decode_utf8(std::string_view(source_).substr(pos_)).length)) +
+            "'");
     }
     if (c == '(') brackets += ')';
     if (c == '[') brackets += ']';

@@ -30,8 +30,8 @@ struct Token {
   bool is_name(std::string_view value) const { return is(TokenKind::kName, value); }
 };
 
-/// Cuts a template into tokens, with trim_blocks and lstrip_blocks on and the trailing newline removed, as Hugging
-/// Face sets Jinja up. Throws Error naming `name` and the line. The last token is kEnd.
+/// Cuts a template into tokens, with trim_blocks and lstrip_blocks on and the trailing newline removed, as
+/// Hugging Face sets Jinja up. Throws Error naming `name` and the line. The last token is kEnd.
 std::vector<Token> tokenize_template(std::string_view source, const std::string& name);
 
 }  // namespace atom::text::jinja

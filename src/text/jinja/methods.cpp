@@ -85,8 +85,8 @@ Value mapped(Evaluator& evaluator, const Value& self, const Arguments& arguments
 
 Value replace_method(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   const Bound bound("replace", arguments, {"old", "new", "count"}, 2);
-  std::string text = replace(self.string(), bound.string_or(0, ""), bound.string_or(1, ""), bound.integer_or(2, -1),
-                             evaluator.max_text_bytes());
+  std::string text = replace(self.string(), bound.string_or(0, ""), bound.string_or(1, ""),
+                             bound.integer_or(2, -1), evaluator.max_text_bytes());
   evaluator.charge_text(text.size() + self.string().size());
   return Value(std::move(text));
 }
@@ -99,7 +99,8 @@ Value find_method(Evaluator& evaluator, const Value& self, const Arguments& argu
   const std::string part = bound.string_or(0, "");
   const size_t found = from_right ? text.rfind(part) : text.find(part);
   require(!must_exist || found != std::string_view::npos, "substring not found");
-  return Value(found == std::string_view::npos ? int64_t{-1} : static_cast<int64_t>(char_count(text.substr(0, found))));
+  return Value(found == std::string_view::npos ? int64_t{-1}
+                                               : static_cast<int64_t>(char_count(text.substr(0, found))));
 }
 
 Value count_method(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
@@ -192,15 +193,16 @@ Value sequence_count(Evaluator& evaluator, const Value& self, const Arguments& a
   const Bound bound("count", arguments, {"value"}, 1);
   const auto& items = self.list().items;
   evaluator.charge(items.size());
-  return Value(static_cast<int64_t>(
-      std::count_if(items.begin(), items.end(), [&](const Value& item) { return equal(item, *bound.get(0)); })));
+  return Value(static_cast<int64_t>(std::count_if(
+      items.begin(), items.end(), [&](const Value& item) { return equal(item, *bound.get(0)); })));
 }
 
 Value sequence_index(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   const Bound bound("index", arguments, {"value"}, 1);
   const auto& items = self.list().items;
   evaluator.charge(items.size());
-  const auto it = std::find_if(items.begin(), items.end(), [&](const Value& item) { return equal(item, *bound.get(0)); });
+  const auto it =
+      std::find_if(items.begin(), items.end(), [&](const Value& item) { return equal(item, *bound.get(0)); });
   require(it != items.end(), "the value is not in the list");
   return Value(static_cast<int64_t>(it - items.begin()));
 }
@@ -246,19 +248,25 @@ constexpr std::pair<std::string_view, BuiltIn> kDictMethods[] = {
 };
 
 constexpr std::string_view kUnsupportedStringMethods[] = {
-    "casefold", "center",    "encode",  "expandtabs",   "format",    "format_map", "isascii",  "isidentifier", "isprintable",
-    "istitle",  "ljust",     "maketrans", "partition",  "rjust",     "rpartition", "swapcase", "translate",    "zfill",
+    "casefold",  "center",       "encode",      "expandtabs", "format",    "format_map",
+    "isascii",   "isidentifier", "isprintable", "istitle",    "ljust",     "maketrans",
+    "partition", "rjust",        "rpartition",  "swapcase",   "translate", "zfill",
 };
 constexpr std::string_view kUnsupportedNumberMethods[] = {
-    "real", "imag", "numerator", "denominator", "bit_length", "bit_count", "conjugate", "as_integer_ratio",
-    "to_bytes", "from_bytes", "is_integer", "hex", "fromhex",
+    "real",       "imag",      "numerator",        "denominator", "bit_length",
+    "bit_count",  "conjugate", "as_integer_ratio", "to_bytes",    "from_bytes",
+    "is_integer", "hex",       "fromhex",
 };
 
 }  // namespace
 
-BuiltIn find_string_method(std::string_view name) { return find_in(kStringMethods, name); }
+BuiltIn find_string_method(std::string_view name) {
+  return find_in(kStringMethods, name);
+}
 
-BuiltIn find_dict_method(std::string_view name) { return find_in(kDictMethods, name); }
+BuiltIn find_dict_method(std::string_view name) {
+  return find_in(kDictMethods, name);
+}
 
 BuiltIn find_sequence_method(const Value& value, std::string_view name) {
   const bool has_methods = value.is_sequence(SequenceKind::kList) || value.is_sequence(SequenceKind::kTuple);
@@ -268,12 +276,15 @@ BuiltIn find_sequence_method(const Value& value, std::string_view name) {
 }
 
 bool is_unsupported_method(const Value& value, std::string_view name) {
-  const auto is_in = [&](const auto& names) { return std::find(std::begin(names), std::end(names), name) != std::end(names); };
+  const auto is_in = [&](const auto& names) {
+    return std::find(std::begin(names), std::end(names), name) != std::end(names);
+  };
   if (value.is_string()) return is_in(kUnsupportedStringMethods);
   if (value.is_number()) return is_in(kUnsupportedNumberMethods);
   if (value.is_dict()) return name == "fromkeys";
   if (value.is_sequence(SequenceKind::kList)) return name == "copy";
-  if (value.is_sequence(SequenceKind::kRange)) return name == "start" || name == "stop" || name == "step" || name == "count" || name == "index";
+  if (value.is_sequence(SequenceKind::kRange))
+    return name == "start" || name == "stop" || name == "step" || name == "count" || name == "index";
   if (value.is_sequence()) return name == "isdisjoint" || name == "mapping";
   return value.is_function() && (name == "name" || name == "arguments" || name == "catch_kwargs" ||
                                  name == "catch_varargs" || name == "caller");

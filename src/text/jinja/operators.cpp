@@ -8,7 +8,9 @@
 namespace atom::text::jinja {
 namespace {
 
-[[noreturn]] void overflow() { fail("integers beyond 64 bits are not supported"); }
+[[noreturn]] void overflow() {
+  fail("integers beyond 64 bits are not supported");
+}
 
 Value integer_operation(std::string_view op, int64_t a, int64_t b) {
   int64_t result = 0;
@@ -127,17 +129,21 @@ Value format_text(Evaluator& evaluator, const std::string& format, const Value& 
     }
     evaluator.charge_text(out.size() > evaluator.max_text_bytes() ? out.size() : 0);
   }
-  require(used == values.size() || argument.is_dict() || (!argument.is_sequence(SequenceKind::kTuple) && argument.is_sequence()),
+  require(used == values.size() || argument.is_dict() ||
+              (!argument.is_sequence(SequenceKind::kTuple) && argument.is_sequence()),
           "not all arguments converted during string formatting");
   evaluator.charge_text(out.size());
   return Value(std::move(out));
 }
 
 bool is_repeatable(const Value& value) {
-  return value.is_string() || value.is_sequence(SequenceKind::kList) || value.is_sequence(SequenceKind::kTuple);
+  return value.is_string() || value.is_sequence(SequenceKind::kList) ||
+         value.is_sequence(SequenceKind::kTuple);
 }
 
-bool is_integer(const Value& value) { return value.is_int() || value.is_bool(); }
+bool is_integer(const Value& value) {
+  return value.is_int() || value.is_bool();
+}
 
 }  // namespace
 

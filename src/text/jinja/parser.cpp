@@ -59,7 +59,8 @@ class Parser {
 
   /// `safe` as the last filter of what is printed changes nothing; anywhere else it would switch escaping on.
   ExpressionPtr printed(ExpressionPtr value) const {
-    while (value->kind == ExpressionKind::kFilter && value->name == "safe") value = std::move(value->children[0]);
+    while (value->kind == ExpressionKind::kFilter && value->name == "safe")
+      value = std::move(value->children[0]);
     return value;
   }
 
@@ -81,16 +82,22 @@ class Parser {
     if (name == "filter") return filter_block(token.line);
     if (name == "with") return with(token.line);
     if (name == "generation") return group(token.line);
-    if (name == "print") {
-      auto statement = make(StatementKind::kOutput, token.line);
-      statement->value = printed(expressions_.tuple());
-      return statement;
-    }
+    if (name == "print") return print(token.line);
     if (name == "break" || name == "continue") {
       if (loops_ == 0) stream_.fail_at(token.line, "'" + name + "' outside of a loop");
       return make(name == "break" ? StatementKind::kBreak : StatementKind::kContinue, token.line);
     }
     stream_.fail_at(token.line, "the tag '" + printable(name) + "' is unknown or not supported");
+  }
+
+  std::unique_ptr<Statement> print(int line) {
+    auto group = make(StatementKind::kGroup, line);
+    while (stream_.current().kind != TokenKind::kBlockEnd) {
+      if (!group->body.empty()) stream_.expect_operator(",");
+      group->body.push_back(make(StatementKind::kOutput, line));
+      group->body.back()->value = printed(expressions_.expression());
+    }
+    return group;
   }
 
   std::unique_ptr<Statement> for_loop(int line) {
@@ -166,7 +173,8 @@ class Parser {
     statement->macro->line = line;
     if (stream_.current().is_operator("(")) expressions_.macro_parameters(*statement->macro);
     statement->value = expressions_.expression();
-    if (statement->value->kind != ExpressionKind::kCall) stream_.fail_at(line, "expected a call behind 'call'");
+    if (statement->value->kind != ExpressionKind::kCall)
+      stream_.fail_at(line, "expected a call behind 'call'");
     statement->macro->body = inner_body("endcall");
     return statement;
   }
@@ -204,6 +212,8 @@ class Parser {
 
 }  // namespace
 
-Body parse_template(std::string_view source, const std::string& name) { return Parser(source, name).run(); }
+Body parse_template(std::string_view source, const std::string& name) {
+  return Parser(source, name).run();
+}
 
 }  // namespace atom::text::jinja

@@ -11,7 +11,9 @@ namespace atom::text::jinja {
 namespace {
 
 /// str.isspace: White_Space and the four separators of ASCII.
-bool is_space(char32_t c) { return is_white_space(c) || (c >= 0x1C && c <= 0x1F); }
+bool is_space(char32_t c) {
+  return is_white_space(c) || (c >= 0x1C && c <= 0x1F);
+}
 
 size_t last_char(std::string_view text) {
   size_t i = text.size() - 1;
@@ -19,7 +21,9 @@ size_t last_char(std::string_view text) {
   return i;
 }
 
-bool is_in(std::string_view character, std::string_view set) { return set.find(character) != std::string_view::npos; }
+bool is_in(std::string_view character, std::string_view set) {
+  return set.find(character) != std::string_view::npos;
+}
 
 }  // namespace
 
@@ -33,7 +37,9 @@ size_t white_space_prefix(std::string_view text) {
   return i;
 }
 
-std::string_view strip_white_space_left(std::string_view text) { return text.substr(white_space_prefix(text)); }
+std::string_view strip_white_space_left(std::string_view text) {
+  return text.substr(white_space_prefix(text));
+}
 
 std::string_view strip_white_space_right(std::string_view text) {
   while (!text.empty()) {
@@ -57,8 +63,8 @@ std::string_view strip_right(std::string_view text, std::string_view set) {
 }
 
 size_t char_count(std::string_view text) {
-  return static_cast<size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<size_t>(std::count_if(
+      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 std::vector<std::string_view> chars(std::string_view text) {
@@ -71,8 +77,12 @@ std::vector<std::string_view> chars(std::string_view text) {
   return out;
 }
 
-std::string upper(std::string_view text) { return change_case(text, Case::kUpper); }
-std::string lower(std::string_view text) { return change_case(text, Case::kLower); }
+std::string upper(std::string_view text) {
+  return change_case(text, Case::kUpper);
+}
+std::string lower(std::string_view text) {
+  return change_case(text, Case::kLower);
+}
 
 std::string capitalize(std::string_view text) {
   if (text.empty()) return "";
@@ -166,7 +176,8 @@ std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends)
   return out;
 }
 
-std::string replace(std::string_view text, std::string_view from, std::string_view to, int64_t limit, size_t max_bytes) {
+std::string replace(std::string_view text, std::string_view from, std::string_view to, int64_t limit,
+                    size_t max_bytes) {
   std::string out;
   int64_t count = 0;
   const auto room = [&] { require(out.size() <= max_bytes, "a string grows beyond {} bytes", max_bytes); };

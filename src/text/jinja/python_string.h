@@ -21,7 +21,8 @@ std::string_view strip_right(std::string_view text, std::string_view set);
 size_t char_count(std::string_view text);
 std::vector<std::string_view> chars(std::string_view text);
 
-/// Full case mapping for ASCII; beyond it Unicode's simple mapping, the sharp s, ligatures, dotted I and final sigma.
+/// Full case mapping for ASCII; beyond it Unicode's simple mapping, the sharp s, ligatures, dotted I and
+/// final sigma.
 std::string upper(std::string_view text);
 std::string lower(std::string_view text);
 /// First character in upper case, the rest in lower case.
@@ -37,6 +38,7 @@ std::vector<std::string_view> split_right(std::string_view text, std::string_vie
 std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends);
 
 /// str.replace(); `limit` below 0 is none. The result must stay below `max_bytes`, or Error is thrown.
-std::string replace(std::string_view text, std::string_view from, std::string_view to, int64_t limit, size_t max_bytes);
+std::string replace(std::string_view text, std::string_view from, std::string_view to, int64_t limit,
+                    size_t max_bytes);
 
 }  // namespace atom::text::jinja

@@ -15,20 +15,45 @@ Value unary(Evaluator&, const Value& self, const Arguments& arguments) {
   return Value(holds(self));
 }
 
-bool is_defined(const Value& v) { return !v.is_undefined(); }
-bool is_undefined(const Value& v) { return v.is_undefined(); }
-bool is_none(const Value& v) { return v.is_none(); }
-bool is_boolean(const Value& v) { return v.is_bool(); }
-bool is_true(const Value& v) { return v.is_bool() && v.truth(); }
-bool is_false(const Value& v) { return v.is_bool() && !v.truth(); }
-bool is_integer(const Value& v) { return v.is_int(); }
-bool is_float(const Value& v) { return v.is_float(); }
-bool is_number(const Value& v) { return v.is_number(); }
-bool is_string(const Value& v) { return v.is_string(); }
-bool is_mapping(const Value& v) { return v.is_dict(); }
-bool is_callable(const Value& v) { return v.is_function() || v.is_undefined(); }
+bool is_defined(const Value& v) {
+  return !v.is_undefined();
+}
+bool is_undefined(const Value& v) {
+  return v.is_undefined();
+}
+bool is_none(const Value& v) {
+  return v.is_none();
+}
+bool is_boolean(const Value& v) {
+  return v.is_bool();
+}
+bool is_true(const Value& v) {
+  return v.is_bool() && v.truth();
+}
+bool is_false(const Value& v) {
+  return v.is_bool() && !v.truth();
+}
+bool is_integer(const Value& v) {
+  return v.is_int();
+}
+bool is_float(const Value& v) {
+  return v.is_float();
+}
+bool is_number(const Value& v) {
+  return v.is_number();
+}
+bool is_string(const Value& v) {
+  return v.is_string();
+}
+bool is_mapping(const Value& v) {
+  return v.is_dict();
+}
+bool is_callable(const Value& v) {
+  return v.is_function() || v.is_undefined();
+}
 bool is_iterable(const Value& v) {
-  return v.is_string() || v.is_sequence() || v.is_dict() || v.is_generator() || v.is_undefined() || v.is_loop();
+  return v.is_string() || v.is_sequence() || v.is_dict() || v.is_generator() || v.is_undefined() ||
+         v.is_loop();
 }
 bool is_sequence(const Value& v) {
   return v.is_string() || v.is_dict() || v.is_undefined() || v.is_sequence(SequenceKind::kList) ||
@@ -48,12 +73,18 @@ Value comparison(Evaluator&, const Value& self, const Arguments& arguments) {
   const Bound bound("test", arguments, {"other"}, 1);
   const Value& other = *bound.get(0);
   switch (op) {
-    case '=': return Value(equal(self, other));
-    case '!': return Value(!equal(self, other));
-    case '<': return Value(compare(self, other, "<") < 0);
-    case 'l': return Value(compare(self, other, "<=") <= 0);
-    case '>': return Value(compare(self, other, ">") > 0);
-    default: return Value(compare(self, other, ">=") >= 0);
+    case '=':
+      return Value(equal(self, other));
+    case '!':
+      return Value(!equal(self, other));
+    case '<':
+      return Value(compare(self, other, "<") < 0);
+    case 'l':
+      return Value(compare(self, other, "<=") <= 0);
+    case '>':
+      return Value(compare(self, other, ">") > 0);
+    default:
+      return Value(compare(self, other, ">=") >= 0);
   }
 }
 
@@ -72,7 +103,8 @@ Value same_as(Evaluator&, const Value& self, const Arguments& arguments) {
   const Bound bound("sameas", arguments, {"other"}, 1);
   const Value& other = *bound.get(0);
   const bool singleton = self.is_none() || self.is_bool() || other.is_none() || other.is_bool();
-  require(singleton || self.type_name() != other.type_name(), "sameas is supported for true, false and none only");
+  require(singleton || self.type_name() != other.type_name(),
+          "sameas is supported for true, false and none only");
   return Value(self.type_name() == other.type_name() && equal(self, other));
 }
 
@@ -90,44 +122,25 @@ Value exists(Evaluator&, const Value& self, const Arguments& arguments) {
 }
 
 constexpr std::pair<std::string_view, BuiltIn> kTests[] = {
-    {"defined", unary<is_defined>},
-    {"undefined", unary<is_undefined>},
-    {"none", unary<is_none>},
-    {"boolean", unary<is_boolean>},
-    {"true", unary<is_true>},
-    {"false", unary<is_false>},
-    {"integer", unary<is_integer>},
-    {"float", unary<is_float>},
-    {"number", unary<is_number>},
-    {"string", unary<is_string>},
-    {"mapping", unary<is_mapping>},
-    {"callable", unary<is_callable>},
-    {"iterable", unary<is_iterable>},
-    {"sequence", unary<is_sequence>},
-    {"odd", unary<is_odd>},
-    {"even", unary<is_even>},
-    {"eq", comparison<'='>},
-    {"equalto", comparison<'='>},
-    {"==", comparison<'='>},
-    {"ne", comparison<'!'>},
-    {"!=", comparison<'!'>},
-    {"lt", comparison<'<'>},
-    {"lessthan", comparison<'<'>},
-    {"<", comparison<'<'>},
-    {"le", comparison<'l'>},
-    {"<=", comparison<'l'>},
-    {"gt", comparison<'>'>},
-    {"greaterthan", comparison<'>'>},
-    {">", comparison<'>'>},
-    {"ge", comparison<'g'>},
-    {">=", comparison<'g'>},
-    {"in", is_in},
-    {"divisibleby", divisible_by},
-    {"sameas", same_as},
-    {"upper", is_case<true>},
-    {"lower", is_case<false>},
-    {"filter", exists<find_filter>},
-    {"test", exists<find_test>},
+    {"defined", unary<is_defined>},   {"undefined", unary<is_undefined>},
+    {"none", unary<is_none>},         {"boolean", unary<is_boolean>},
+    {"true", unary<is_true>},         {"false", unary<is_false>},
+    {"integer", unary<is_integer>},   {"float", unary<is_float>},
+    {"number", unary<is_number>},     {"string", unary<is_string>},
+    {"mapping", unary<is_mapping>},   {"callable", unary<is_callable>},
+    {"iterable", unary<is_iterable>}, {"sequence", unary<is_sequence>},
+    {"odd", unary<is_odd>},           {"even", unary<is_even>},
+    {"eq", comparison<'='>},          {"equalto", comparison<'='>},
+    {"==", comparison<'='>},          {"ne", comparison<'!'>},
+    {"!=", comparison<'!'>},          {"lt", comparison<'<'>},
+    {"lessthan", comparison<'<'>},    {"<", comparison<'<'>},
+    {"le", comparison<'l'>},          {"<=", comparison<'l'>},
+    {"gt", comparison<'>'>},          {"greaterthan", comparison<'>'>},
+    {">", comparison<'>'>},           {"ge", comparison<'g'>},
+    {">=", comparison<'g'>},          {"in", is_in},
+    {"divisibleby", divisible_by},    {"sameas", same_as},
+    {"upper", is_case<true>},         {"lower", is_case<false>},
+    {"filter", exists<find_filter>},  {"test", exists<find_test>},
 };
 
 }  // namespace

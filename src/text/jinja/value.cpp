@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
 #include "text/jinja/function.h"
 #include "text/unicode.h"
@@ -17,9 +19,13 @@ int checked_depth(int depth) {
   return depth;
 }
 
-std::string valid_text(const std::string& text) { return is_valid_utf8(text) ? text : lossy_utf8(text); }
+std::string valid_text(const std::string& text) {
+  return is_valid_utf8(text) ? text : lossy_utf8(text);
+}
 
-bool both_numbers(const Value& a, const Value& b) { return a.is_number() && b.is_number(); }
+bool both_numbers(const Value& a, const Value& b) {
+  return a.is_number() && b.is_number();
+}
 
 int compare_numbers(const Value& a, const Value& b) {
   // Integers are compared as such; beyond 2^53 an integer and a float are compared as floats.
@@ -46,9 +52,13 @@ const Value* Dict::find_hashed(const std::string& hash) const {
   return it != sorted_.end() && it->first == hash ? &items_[it->second].second : nullptr;
 }
 
-const Value* Dict::find(const Value& key) const { return find_hashed(hash_text(key)); }
+const Value* Dict::find(const Value& key) const {
+  return find_hashed(hash_text(key));
+}
 
-const Value* Dict::find_text(std::string_view key) const { return find_hashed("s" + std::string(key)); }
+const Value* Dict::find_text(std::string_view key) const {
+  return find_hashed("s" + std::string(key));
+}
 
 void Dict::set(Value key, Value value) {
   depth_ = std::max(depth_, checked_depth(1 + std::max(key.depth(), value.depth())));
@@ -88,16 +98,22 @@ Value Value::sequence(std::vector<Value> items, SequenceKind kind) {
 Value Value::from_json(const nlohmann::ordered_json& json, int depth) {
   checked_depth(depth);
   switch (json.type()) {
-    case nlohmann::json::value_t::null: return Value();
-    case nlohmann::json::value_t::boolean: return Value(json.get<bool>());
-    case nlohmann::json::value_t::number_integer: return Value(json.get<int64_t>());
+    case nlohmann::json::value_t::null:
+      return Value();
+    case nlohmann::json::value_t::boolean:
+      return Value(json.get<bool>());
+    case nlohmann::json::value_t::number_integer:
+      return Value(json.get<int64_t>());
     case nlohmann::json::value_t::number_unsigned: {
       const auto number = json.get<uint64_t>();
-      require(number <= static_cast<uint64_t>(INT64_MAX), "expected integers of at most 63 bits, found {}", number);
+      require(number <= static_cast<uint64_t>(INT64_MAX), "expected integers of at most 63 bits, found {}",
+              number);
       return Value(static_cast<int64_t>(number));
     }
-    case nlohmann::json::value_t::number_float: return Value(json.get<double>());
-    case nlohmann::json::value_t::string: return Value(valid_text(json.get_ref<const std::string&>()));
+    case nlohmann::json::value_t::number_float:
+      return Value(json.get<double>());
+    case nlohmann::json::value_t::string:
+      return Value(valid_text(json.get_ref<const std::string&>()));
     case nlohmann::json::value_t::array: {
       std::vector<Value> items;
       items.reserve(json.size());
@@ -106,10 +122,12 @@ Value Value::from_json(const nlohmann::ordered_json& json, int depth) {
     }
     case nlohmann::json::value_t::object: {
       Dict dict;
-      for (const auto& [key, item] : json.items()) dict.set(Value(valid_text(key)), from_json(item, depth + 1));
+      for (const auto& [key, item] : json.items())
+        dict.set(Value(valid_text(key)), from_json(item, depth + 1));
       return Value(std::move(dict));
     }
-    default: fail("expected JSON values, found binary data");
+    default:
+      fail("expected JSON values, found binary data");
   }
 }
 
@@ -143,12 +161,18 @@ std::string Value::type_name() const {
   if (is_generator()) return "generator";
   if (is_function()) return "function";
   switch (list().kind) {
-    case SequenceKind::kList: return "list";
-    case SequenceKind::kTuple: return "tuple";
-    case SequenceKind::kKeys: return "dict_keys";
-    case SequenceKind::kValues: return "dict_values";
-    case SequenceKind::kItems: return "dict_items";
-    case SequenceKind::kRange: return "range";
+    case SequenceKind::kList:
+      return "list";
+    case SequenceKind::kTuple:
+      return "tuple";
+    case SequenceKind::kKeys:
+      return "dict_keys";
+    case SequenceKind::kValues:
+      return "dict_values";
+    case SequenceKind::kItems:
+      return "dict_items";
+    case SequenceKind::kRange:
+      return "range";
   }
   return "list";
 }
@@ -179,7 +203,8 @@ bool equal(const Value& a, const Value& b) {
 
 int compare(const Value& a, const Value& b, std::string_view operation) {
   if (both_numbers(a, b)) {
-    require(!std::isnan(a.number()) && !std::isnan(b.number()), "'{}' with a number that is not one (NaN)", operation);
+    require(!std::isnan(a.number()) && !std::isnan(b.number()), "'{}' with a number that is not one (NaN)",
+            operation);
     return compare_numbers(a, b);
   }
   // UTF-8 orders like code points.

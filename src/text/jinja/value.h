@@ -8,7 +8,7 @@
 #include <variant>
 #include <vector>
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 namespace atom::text::jinja {
 
@@ -27,7 +27,8 @@ struct Undefined {
   std::string message;
 };
 
-/// Python's list and tuple, its dictionary views and range(): they differ in how they print and what they can do.
+/// Python's list and tuple, its dictionary views and range(): they differ in how they print and what they can
+/// do.
 enum class SequenceKind { kList, kTuple, kKeys, kValues, kItems, kRange };
 
 struct Sequence {
@@ -51,13 +52,13 @@ class Dict {
  private:
   const Value* find_hashed(const std::string& hash) const;
   std::vector<Item> items_;
-  std::vector<std::string> hashes_;                          // of the keys, same order
-  std::vector<std::pair<std::string, size_t>> sorted_;       // an index, made once there are many
+  std::vector<std::string> hashes_;                     // of the keys, same order
+  std::vector<std::pair<std::string, size_t>> sorted_;  // an index, made once there are many
   int depth_ = 1;
 };
 
-/// A value of the template language; copies are cheap. Lists and dictionaries cannot be changed once made (the
-/// sandbox forbids it). Namespaces, loops and generators are owned by the run that made them.
+/// A value of the template language; copies are cheap. Lists and dictionaries cannot be changed once made
+/// (the sandbox forbids it). Namespaces, loops and generators are owned by the run that made them.
 class Value {
  public:
   using List = std::shared_ptr<const Sequence>;
@@ -102,7 +103,9 @@ class Value {
   bool is_generator() const { return holds<Generator*>(); }
   bool is_function() const { return holds<Call>(); }
 
-  const std::string& undefined_message() const { return std::get<std::shared_ptr<const Undefined>>(data_)->message; }
+  const std::string& undefined_message() const {
+    return std::get<std::shared_ptr<const Undefined>>(data_)->message;
+  }
   /// Of booleans too.
   int64_t integer() const { return is_bool() ? std::get<bool>(data_) : std::get<int64_t>(data_); }
   /// Of any number.
@@ -150,8 +153,8 @@ bool equal(const Value& a, const Value& b);
 /// Negative, zero or positive as Python orders a and b. Throws Error for types that have no order.
 int compare(const Value& a, const Value& b, std::string_view operation);
 
-/// Two values that can be keys have the same hash text exactly when they are equal. Throws Error for lists and
-/// dictionaries.
+/// Two values that can be keys have the same hash text exactly when they are equal. Throws Error for lists
+/// and dictionaries.
 std::string hash_text(const Value& key);
 
 }  // namespace atom::text::jinja
