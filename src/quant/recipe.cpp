@@ -8,7 +8,6 @@ namespace atom {
 namespace {
 
 constexpr int64_t kPreferredOutliers = 128;
-constexpr int64_t kDefaultGroup = 128;
 
 }  // namespace
 
@@ -73,7 +72,7 @@ int64_t Recipe::outlier_count(int64_t k, const std::string& input) const {
     return *outliers;
   }
   // With one scale a row any number would do; the same rule keeps such recipes comparable with the others.
-  const int64_t group = group_size > 0 ? group_size : kDefaultGroup;
+  const int64_t group = group_size > 0 ? group_size : Recipe{}.group_size;
   int64_t best = k % group;
   for (int64_t count = best; count <= k; count += group) {
     if (std::abs(count - kPreferredOutliers) < std::abs(best - kPreferredOutliers)) best = count;
