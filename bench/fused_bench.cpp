@@ -67,7 +67,8 @@ struct Workload {
         x(random_floats(tokens, 2 * width)),
         weight(random_floats(1, width)),
         out(random_floats(tokens, width)),
-        permutation(random_permutation(width)) {
+        permutation(random_permutation(width)),
+        sums(static_cast<size_t>(tokens)) {
     quantized.resize(tokens, spec);
     for (int64_t t = 0; t < tokens; ++t) ids.push_back(static_cast<int32_t>(t * 7 % kVocabulary));
     table = Buffer<uint16_t>(static_cast<size_t>(kVocabulary * width));
@@ -114,6 +115,7 @@ struct Workload {
   ActivationSpec spec;
   Matrix<float> x, weight, out;
   std::vector<int32_t> permutation, ids, positions;
+  std::vector<double> sums;
   std::vector<int64_t> slots;
   QuantizedActivations quantized;
   Buffer<uint16_t> table;
@@ -186,6 +188,12 @@ std::vector<Case> cases() {
          silu(device, w);
          run(device, ReorderQuantize{std::as_const(w.out).view(), nullptr, &w.quantized});
        }},
+      {"log_sum_exp",
+       floats(2),
+       [](const DeviceContext& device, Workload& w) {
+         run(device, LogSumExp{std::as_const(w.x).view(), w.sums});
+       },
+       {}},
       {"rope_append_f16", rope_bytes(KvFormat::f16), rope(KvFormat::f16, false), {}},
       {"rope_append_int8", rope_bytes(KvFormat::int8), rope(KvFormat::int8, false), {}},
       {"rope_append_int4", rope_bytes(KvFormat::int4), rope(KvFormat::int4, false), {}},

@@ -7,15 +7,15 @@
 
 #include "base/progress.h"
 #include "engine/runner.h"
-#include "eval/log_likelihood.h"
+#include "kernels/ops.h"
 
 namespace atom {
 namespace {
 
 /// Tokens of a step and rows of logits at a time: so many that the weights are read seldom, so few that the
-/// activations stay in cache (and the logits, at most 128 * vocab floats, in memory).
+/// activations stay in cache (and the logits, at most 256 * vocab floats, in memory).
 constexpr int64_t kStepTokens = 512;
-constexpr int64_t kLogitRows = 128;
+constexpr int64_t kLogitRows = 256;
 constexpr int64_t kBlockSize = 16;
 
 /// Sum of the negative log-likelihoods of window[begin + 1 ...], given the residual stream of window[begin
@@ -27,16 +27,13 @@ double chunk_nll(const Model& model, Runner& runner, MatrixView<const float> hid
   for (int64_t begin = 0; begin < predicted; begin += kLogitRows) {
     const int64_t end = std::min(begin + kLogitRows, predicted);
     const MatrixView<float> logits = runner.logits(hidden.row_range(begin, end));
-    scratch.assign(static_cast<size_t>(end - begin), 0.0);
-    model.device().pool->parallel_for(end - begin, 1, [&](int64_t first, int64_t last, int) {
-      for (int64_t row = first; row < last; ++row) {
-        const std::span<const float> values(logits.row(row), static_cast<size_t>(logits.cols));
-        scratch[static_cast<size_t>(row)] =
-            -log_likelihood(values, targets[static_cast<size_t>(begin + row)]);
-      }
-    });
+    scratch.resize(static_cast<size_t>(end - begin));
+    run(model.device(), LogSumExp{logits, scratch});
     // Summed in order, so that the result does not depend on the threads.
-    for (const double nll : scratch) sum += nll;
+    for (int64_t row = begin; row < end; ++row) {
+      const float logit = logits(row - begin, targets[static_cast<size_t>(row)]);
+      sum += scratch[static_cast<size_t>(row - begin)] - static_cast<double>(logit);
+    }
   }
   return sum;
 }

@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "engine/runner.h"
 #include "engine/tiny_model_testing.h"
-#include "eval/log_likelihood.h"
 
 namespace atom {
 namespace {
@@ -21,28 +20,6 @@ double exact(const std::vector<float>& x, size_t target) {
   long double sum = 0;
   for (const float value : x) sum += std::exp(static_cast<long double>(value) - largest);
   return static_cast<double>(static_cast<long double>(x[target]) - largest - std::log(sum));
-}
-
-TEST(LogLikelihood, EqualsLongDouble) {
-  Random random(1);
-  for (const size_t size : {1, 2, 15, 16, 17, 100, 1024, 1025, 49152}) {
-    for (const double spread : {0.0, 1.0, 20.0, 300.0}) {
-      std::vector<float> logits(size);
-      for (float& logit : logits) logit = static_cast<float>((random.uniform() - 0.5) * spread);
-      const size_t target = random.below(size);
-      EXPECT_NEAR(log_likelihood(logits, static_cast<int32_t>(target)), exact(logits, target), 1e-6) << size;
-    }
-  }
-}
-
-TEST(LogLikelihood, ExtremesAreNoAccident) {
-  const float huge = std::numeric_limits<float>::max();
-  EXPECT_EQ(log_likelihood(std::vector<float>{huge, 0.0f}, 0), 0.0);
-  EXPECT_EQ(log_likelihood(std::vector<float>{-INFINITY, 0.0f}, 0), -INFINITY);
-  EXPECT_NEAR(log_likelihood(std::vector<float>(64, -huge), 3), -std::log(64.0), 1e-6);
-  EXPECT_TRUE(std::isnan(log_likelihood(std::vector<float>{-INFINITY, -INFINITY}, 0)));
-  EXPECT_TRUE(std::isnan(log_likelihood(std::vector<float>{INFINITY, 0.0f}, 1)));
-  EXPECT_TRUE(std::isnan(log_likelihood(std::vector<float>{NAN, 0.0f}, 1)));
 }
 
 /// The protocol written down once more, without chunks and without a cache that is used twice.

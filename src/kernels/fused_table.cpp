@@ -81,6 +81,11 @@ std::span<const Implementation<SiluMulQuantize>> implementations() {
 }
 
 template <>
+std::span<const Implementation<LogSumExp>> implementations() {
+  return kRowTable<LogSumExp, cpu::log_sum_exp, reference::log_sum_exp>;
+}
+
+template <>
 std::span<const Implementation<RopeAppend>> implementations() {
   static constexpr Implementation<RopeAppend> kTable[] = {
 #if defined(__x86_64__)

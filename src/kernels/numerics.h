@@ -97,6 +97,55 @@ inline float exp(float x) {
   return y * std::bit_cast<float>(exponent);
 }
 
+/// e^x for x <= 0, as a term of a sum whose largest term is 1: below -87 it is e^-87, and NaN stays NaN.
+/// Otherwise as exp().
+inline float exp_term(float x) {
+  const float bounded = x < -87.0f ? -87.0f : x;
+  constexpr float kMagic = 12582912.0f;
+  const float shifted = std::fma(bounded, 1.44269504088896341f, kMagic);
+  const float n = shifted - kMagic;
+  const float r = std::fma(n, 2.12194440e-4f, std::fma(n, -0.693359375f, bounded));
+  float p = 1.9875691500e-4f;
+  p = std::fma(p, r, 1.3981999507e-3f);
+  p = std::fma(p, r, 8.3334519073e-3f);
+  p = std::fma(p, r, 4.1665795894e-2f);
+  p = std::fma(p, r, 1.6666665459e-1f);
+  p = std::fma(p, r, 5.0000001201e-1f);
+  const float y = std::fma(p * r, r, r) + 1.0f;
+  // The low bits of `shifted` hold n as an integer.
+  const uint32_t exponent = (std::bit_cast<uint32_t>(shifted) + 127u) << 23;
+  return y * std::bit_cast<float>(exponent);
+}
+
+/// Elements whose terms are summed in float before they join the sum in double: so few that rounding stays
+/// below 1e-6 of the sum.
+inline constexpr int64_t kExpBlock = 1024;
+
+/// Sum of exp_term(x[i] - largest): in each block of kExpBlock elements 16 interleaved float sums (element i
+/// goes to sum i mod 16), added to the total in double, ascending.
+inline double sum_of_exp(const float* x, int64_t n, float largest) {
+  double total = 0.0;
+  for (int64_t begin = 0; begin < n; begin += kExpBlock) {
+    const int64_t end = begin + kExpBlock < n ? begin + kExpBlock : n;
+    float partial[16] = {};
+    for (int64_t i = begin; i < end; ++i) partial[i % 16] += exp_term(x[i] - largest);
+    for (const float sum : partial) total += static_cast<double>(sum);
+  }
+  return total;
+}
+
+/// The largest element, NaN passed over; -inf when there is none.
+inline float maximum(const float* x, int64_t n) {
+  float largest = -INFINITY;
+  for (int64_t i = 0; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+  return largest;
+}
+
+/// log of the sum of e^x[i], given the maximum and the sum of the terms; NaN where no logit is finite.
+inline double log_sum_exp(float largest, double sum) {
+  return std::isfinite(largest) ? static_cast<double>(largest) + std::log(sum) : NAN;
+}
+
 /// x * sigmoid(x) = x / (1 + e^-x).
 inline float silu(float x) {
   return x / (1.0f + exp(-x));

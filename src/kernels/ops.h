@@ -65,6 +65,14 @@ struct SiluMulQuantize {
   QuantizedActivations* out;
 };
 
+/// out[t] = log(sum_i e^x[t, i]), the normalizer of a softmax: x[t, i] - out[t] is a log-probability. x
+/// [tokens, vocab]. Terms in float, their sum in double: within 1e-6 of exact arithmetic. NaN for a row with
+/// NaN or +inf, or without a finite element.
+struct LogSumExp {
+  MatrixView<const float> x;
+  std::span<double> out;
+};
+
 /// y[m, n] = sum_k x[m, k] * w[n, k] (+ y where `accumulate`). w [n, k] row-major in f32, f16 or bf16.
 struct LinearFloat {
   MatrixView<const float> x;
@@ -173,6 +181,8 @@ template <>
 std::span<const Implementation<SiluMul>> implementations();
 template <>
 std::span<const Implementation<SiluMulQuantize>> implementations();
+template <>
+std::span<const Implementation<LogSumExp>> implementations();
 template <>
 std::span<const Implementation<LinearFloat>> implementations();
 template <>

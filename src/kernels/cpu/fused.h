@@ -18,5 +18,6 @@ void rms_norm_quantize(const FusedRows& rows, const DeviceContext& device, const
 void reorder_quantize(const FusedRows& rows, const DeviceContext& device, const ReorderQuantize& op);
 void silu_mul(const FusedRows& rows, const DeviceContext& device, const SiluMul& op);
 void silu_mul_quantize(const FusedRows& rows, const DeviceContext& device, const SiluMulQuantize& op);
+void log_sum_exp(const FusedRows& rows, const DeviceContext& device, const LogSumExp& op);
 
 }  // namespace atom::cpu

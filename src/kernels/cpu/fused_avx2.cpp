@@ -92,6 +92,19 @@ void normalize(const float* x, const float* weight, float factor, int64_t n, flo
   }
 }
 
+/// e^(x - n log 2): what numerics::exp multiplies by 2^n.
+inline __m256 exp_fraction(__m256 x, __m256 n) {
+  const __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(2.12194440e-4f),
+                                   _mm256_fmadd_ps(n, _mm256_set1_ps(-0.693359375f), x));
+  __m256 p = _mm256_set1_ps(1.9875691500e-4f);
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
+  return _mm256_add_ps(_mm256_fmadd_ps(_mm256_mul_ps(p, r), r, r), _mm256_set1_ps(1.0f));
+}
+
 /// numerics::exp.
 inline __m256 exp_ps(__m256 x) {
   const __m256 in_range = _mm256_cmp_ps(x, _mm256_set1_ps(-87.3f), _CMP_GE_OQ);
@@ -99,18 +112,10 @@ inline __m256 exp_ps(__m256 x) {
   const __m256 magic = _mm256_set1_ps(12582912.0f);
   const __m256 n =
       _mm256_sub_ps(_mm256_fmadd_ps(bounded, _mm256_set1_ps(1.44269504088896341f), magic), magic);
-  const __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(2.12194440e-4f),
-                                   _mm256_fmadd_ps(n, _mm256_set1_ps(-0.693359375f), bounded));
-  __m256 p = _mm256_set1_ps(1.9875691500e-4f);
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
-  const __m256 y = _mm256_add_ps(_mm256_fmadd_ps(_mm256_mul_ps(p, r), r, r), _mm256_set1_ps(1.0f));
   const __m256i exponent =
       _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-  return _mm256_and_ps(in_range, _mm256_mul_ps(y, _mm256_castsi256_ps(exponent)));
+  const __m256 y = _mm256_mul_ps(exp_fraction(bounded, n), _mm256_castsi256_ps(exponent));
+  return _mm256_and_ps(in_range, y);
 }
 
 void silu_mul(const float* gate, const float* up, int64_t n, float* out) {
@@ -235,8 +240,65 @@ void quantize_groups(const float* x, int64_t n, int64_t group, float clip, float
   }
 }
 
-constexpr FusedRows kRows = {widen_half, widen_bfloat16, round_to_half, sum_of_squares,
-                             normalize,  silu_mul,       gather,        quantize_groups};
+/// NaN passed over: the second operand is what a maximum with NaN returns.
+float maximum(const float* x, int64_t n) {
+  const __m256 least = _mm256_set1_ps(-__builtin_inff());
+  __m256 even = least;
+  __m256 odd = least;
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    even = _mm256_max_ps(_mm256_loadu_ps(x + i), even);
+    odd = _mm256_max_ps(_mm256_loadu_ps(x + i + kLanes), odd);
+  }
+  float largest = reduce_max(_mm256_max_ps(even, odd));
+  for (; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+  return largest;
+}
+
+/// numerics::exp_term.
+inline __m256 exp_term(__m256 x) {
+  // As above: NaN stays.
+  const __m256 bounded = _mm256_max_ps(_mm256_set1_ps(-87.0f), x);
+  const __m256 magic = _mm256_set1_ps(12582912.0f);
+  const __m256 shifted = _mm256_fmadd_ps(bounded, _mm256_set1_ps(1.44269504088896341f), magic);
+  const __m256 y = exp_fraction(bounded, _mm256_sub_ps(shifted, magic));
+  const __m256i exponent =
+      _mm256_slli_epi32(_mm256_add_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(127)), 23);
+  return _mm256_mul_ps(y, _mm256_castsi256_ps(exponent));
+}
+
+double sum_of_exp(const float* x, int64_t n, float largest) {
+  constexpr int64_t kBlock = 1024;  // numerics::kExpBlock
+  const __m256 top = _mm256_set1_ps(largest);
+  double total = 0.0;
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    const int64_t end = begin + smaller(kBlock, n - begin);
+    __m256 low = _mm256_setzero_ps();
+    __m256 high = _mm256_setzero_ps();
+    int64_t i = begin;
+    for (; i + 2 * kLanes <= end; i += 2 * kLanes) {
+      low = _mm256_add_ps(low, exp_term(_mm256_sub_ps(_mm256_loadu_ps(x + i), top)));
+      high = _mm256_add_ps(high, exp_term(_mm256_sub_ps(_mm256_loadu_ps(x + i + kLanes), top)));
+    }
+    if (i < end) {
+      const auto add_some = [&](__m256 sum, int64_t first) {
+        const int64_t count = first < end ? smaller(kLanes, end - first) : 0;
+        const __m256 term = exp_term(_mm256_sub_ps(load(x, first, end), top));
+        return _mm256_blendv_ps(sum, _mm256_add_ps(sum, term), _mm256_castsi256_ps(tail_mask(count)));
+      };
+      low = add_some(low, i);
+      high = add_some(high, i + kLanes);
+    }
+    alignas(32) float sums[2 * kLanes];
+    _mm256_store_ps(sums, low);
+    _mm256_store_ps(sums + kLanes, high);
+    for (int64_t j = 0; j < 2 * kLanes; ++j) total += static_cast<double>(sums[j]);
+  }
+  return total;
+}
+
+constexpr FusedRows kRows = {widen_half, widen_bfloat16, round_to_half,   sum_of_squares, normalize,
+                             silu_mul,   gather,         quantize_groups, maximum,        sum_of_exp};
 
 }  // namespace
 

@@ -65,6 +65,19 @@ void normalize(const float* x, const float* weight, float factor, int64_t n, flo
   });
 }
 
+/// e^(x - n log 2): what numerics::exp multiplies by 2^n.
+inline __m512 exp_fraction(__m512 x, __m512 n) {
+  const __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f),
+                                   _mm512_fmadd_ps(n, _mm512_set1_ps(-0.693359375f), x));
+  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+  return _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r), _mm512_set1_ps(1.0f));
+}
+
 /// numerics::exp.
 inline __m512 exp_ps(__m512 x) {
   const __mmask16 in_range = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.3f), _CMP_GE_OQ);
@@ -72,18 +85,9 @@ inline __m512 exp_ps(__m512 x) {
   const __m512 magic = _mm512_set1_ps(12582912.0f);
   const __m512 n =
       _mm512_sub_ps(_mm512_fmadd_ps(bounded, _mm512_set1_ps(1.44269504088896341f), magic), magic);
-  const __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f),
-                                   _mm512_fmadd_ps(n, _mm512_set1_ps(-0.693359375f), bounded));
-  __m512 p = _mm512_set1_ps(1.9875691500e-4f);
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
-  const __m512 y = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r), _mm512_set1_ps(1.0f));
   const __m512i exponent =
       _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
-  return _mm512_maskz_mul_ps(in_range, y, _mm512_castsi512_ps(exponent));
+  return _mm512_maskz_mul_ps(in_range, exp_fraction(bounded, n), _mm512_castsi512_ps(exponent));
 }
 
 void silu_mul(const float* gate, const float* up, int64_t n, float* out) {
@@ -189,8 +193,47 @@ void quantize_groups(const float* x, int64_t n, int64_t group, float clip, float
   }
 }
 
-constexpr FusedRows kRows = {widen_half, widen_bfloat16, round_to_half, sum_of_squares,
-                             normalize,  silu_mul,       gather,        quantize_groups};
+/// NaN passed over: the second operand is what a maximum with NaN returns.
+float maximum(const float* x, int64_t n) {
+  const __m512 least = _mm512_set1_ps(-__builtin_inff());
+  __m512 largest = least;
+  for_each_vector(n, [&](int64_t i, __mmask16 mask) {
+    largest = _mm512_max_ps(_mm512_mask_loadu_ps(least, mask, x + i), largest);
+  });
+  return _mm512_reduce_max_ps(largest);
+}
+
+/// numerics::exp_term.
+inline __m512 exp_term(__m512 x) {
+  // As above: NaN stays.
+  const __m512 bounded = _mm512_max_ps(_mm512_set1_ps(-87.0f), x);
+  const __m512 magic = _mm512_set1_ps(12582912.0f);
+  const __m512 shifted = _mm512_fmadd_ps(bounded, _mm512_set1_ps(1.44269504088896341f), magic);
+  const __m512 y = exp_fraction(bounded, _mm512_sub_ps(shifted, magic));
+  const __m512i exponent =
+      _mm512_slli_epi32(_mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(127)), 23);
+  return _mm512_mul_ps(y, _mm512_castsi512_ps(exponent));
+}
+
+double sum_of_exp(const float* x, int64_t n, float largest) {
+  constexpr int64_t kBlock = 1024;  // numerics::kExpBlock
+  const __m512 top = _mm512_set1_ps(largest);
+  double total = 0.0;
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    __m512 partial = _mm512_setzero_ps();
+    for_each_vector(smaller(kBlock, n - begin), [&](int64_t i, __mmask16 mask) {
+      const __m512 term = exp_term(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + begin + i), top));
+      partial = _mm512_mask_add_ps(partial, mask, partial, term);
+    });
+    alignas(64) float sums[kLanes];
+    _mm512_store_ps(sums, partial);
+    for (int64_t i = 0; i < kLanes; ++i) total += static_cast<double>(sums[i]);
+  }
+  return total;
+}
+
+constexpr FusedRows kRows = {widen_half, widen_bfloat16, round_to_half,   sum_of_squares, normalize,
+                             silu_mul,   gather,         quantize_groups, maximum,        sum_of_exp};
 
 }  // namespace
 

@@ -27,6 +27,9 @@ struct FusedRows {
   /// fp16(clip * max|x| / high) and the sum of the quantized values for each; values in [low, high].
   void (*quantize_groups)(const float* x, int64_t n, int64_t group, float clip, float low, float high,
                           int8_t* values, float* scales, int32_t* sums);
+  /// numerics::maximum and numerics::sum_of_exp.
+  float (*maximum)(const float* x, int64_t n);
+  double (*sum_of_exp)(const float* x, int64_t n, float largest);
 };
 
 const FusedRows& fused_rows_avx2();

@@ -210,6 +210,35 @@ TEST(FusedLevels, RandomShapes) {
   }
 }
 
+struct LogSumExpCase {
+  std::vector<double> out;
+  LogSumExp op;
+};
+
+TEST(FusedLevels, LogSumExp) {
+  RanNote note("LogSumExp");
+  Random random(10);
+  for (const float factor : {1.0f, 30.0f, 1e4f}) {
+    for (const Kind kind : kKinds) {
+      for (const int64_t n : {1, 7, 8, 15, 16, 17, 100, 1023, 1024, 1025, 1031, 5000}) {
+        Matrix<float> x = random_matrix(random, 3, n, kind);
+        for (float& value : x.span()) value *= factor;
+        const auto make = [&] {
+          LogSumExpCase c{std::vector<double>(3), {std::as_const(x).view(), {}}};
+          c.op.out = c.out;
+          return c;
+        };
+        compare<LogSumExp>(note, make, [](const LogSumExpCase& a, const LogSumExpCase& b) {
+          for (size_t t = 0; t < 3; ++t) {
+            if (a.out[t] != b.out[t] && !(std::isnan(a.out[t]) && std::isnan(b.out[t]))) return false;
+          }
+          return true;
+        });
+      }
+    }
+  }
+}
+
 TEST(FusedLevels, ThreadsAndBatchDoNotChangeAToken) {
   Random random(8);
   ThreadPool pool(3);

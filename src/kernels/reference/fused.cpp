@@ -143,4 +143,16 @@ void silu_mul_quantize(const DeviceContext& device, const SiluMulQuantize& op) {
   });
 }
 
+void log_sum_exp(const DeviceContext& device, const LogSumExp& op) {
+  const int64_t n = op.x.cols;
+  assert(static_cast<int64_t>(op.out.size()) == op.x.rows);
+  for_each_token_range(device, op.x.rows, n, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const float largest = numerics::maximum(op.x.row(t), n);
+      op.out[static_cast<size_t>(t)] =
+          numerics::log_sum_exp(largest, numerics::sum_of_exp(op.x.row(t), n, largest));
+    }
+  });
+}
+
 }  // namespace atom::reference

@@ -15,5 +15,6 @@ void rms_norm_quantize(const DeviceContext& device, const RmsNormQuantize& op);
 void reorder_quantize(const DeviceContext& device, const ReorderQuantize& op);
 void silu_mul(const DeviceContext& device, const SiluMul& op);
 void silu_mul_quantize(const DeviceContext& device, const SiluMulQuantize& op);
+void log_sum_exp(const DeviceContext& device, const LogSumExp& op);
 
 }  // namespace atom::reference

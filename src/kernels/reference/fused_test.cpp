@@ -202,5 +202,38 @@ TEST(ReferenceFused, NaNNeverReachesAScale) {
   EXPECT_EQ(out.scales(0)[1], 0.0f);
 }
 
+double log_sum_exp(const std::vector<float>& x) {
+  double out = 0;
+  const MatrixView<const float> row{x.data(), 1, static_cast<int64_t>(x.size()),
+                                    static_cast<int64_t>(x.size())};
+  reference::log_sum_exp(DeviceContext{}, {row, {&out, 1}});
+  return out;
+}
+
+TEST(LogSumExp, EqualsLongDouble) {
+  Random random(1);
+  for (const size_t size : {1, 2, 15, 16, 17, 100, 1024, 1025, 49152}) {
+    for (const double spread : {0.0, 1.0, 20.0, 300.0}) {
+      std::vector<float> logits(size);
+      for (float& logit : logits) logit = static_cast<float>((random.uniform() - 0.5) * spread);
+      long double largest = -INFINITY;
+      for (const float logit : logits) largest = std::max(largest, static_cast<long double>(logit));
+      long double sum = 0;
+      for (const float logit : logits) sum += std::exp(static_cast<long double>(logit) - largest);
+      EXPECT_NEAR(log_sum_exp(logits), static_cast<double>(largest + std::log(sum)), 1e-6) << size;
+    }
+  }
+}
+
+TEST(LogSumExp, ExtremesAreNoAccident) {
+  const float huge = std::numeric_limits<float>::max();
+  EXPECT_EQ(log_sum_exp({huge, 0.0f}), static_cast<double>(huge));
+  EXPECT_EQ(log_sum_exp({-INFINITY, 0.0f}), 0.0);
+  EXPECT_NEAR(log_sum_exp(std::vector<float>(64, -2.0f)), -2.0 + std::log(64.0), 1e-6);
+  EXPECT_TRUE(std::isnan(log_sum_exp({-INFINITY, -INFINITY})));
+  EXPECT_TRUE(std::isnan(log_sum_exp({INFINITY, 0.0f})));
+  EXPECT_TRUE(std::isnan(log_sum_exp({NAN, 0.0f})));
+}
+
 }  // namespace
 }  // namespace atom::reference

@@ -14,9 +14,10 @@ struct FloatKernel {
   /// of any alignment, rows in [1, 32]. prefetch: elements from a place to the one that will be wanted next.
   void (*transpose)(const void* w, int64_t w_stride, int64_t rows, int64_t k_count, int64_t prefetch,
                     uint16_t* panel);
-  /// acc[t][r] = fma(x[t][k], panel[k][r], acc[t][r]) over ascending k. acc [tokens, 32].
+  /// acc[t][r] = fma(x[t][k], panel[k][r], acc[t][r]) over ascending k. acc [tokens, 32]; wide [k_count, 32]
+  /// is room for the panel as float.
   void (*multiply)(const uint16_t* panel, int64_t k_count, const float* x, int64_t x_stride, int64_t tokens,
-                   float* acc);
+                   float* wide, float* acc);
 };
 
 extern const FloatKernel kFloat16Avx2;

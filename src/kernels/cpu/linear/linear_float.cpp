@@ -15,8 +15,8 @@ namespace {
 
 /// Channels of a panel: 32 KiB of it.
 constexpr int64_t kPanelChannels = 512;
-/// Tokens of a run, a multiple of every kernel's tile.
-constexpr int64_t kRun = 96;
+/// Tokens of a run, a multiple of every kernel's tile: their activations stay in the second-level cache.
+constexpr int64_t kRun = 132;
 /// Bytes of weights worth handing out.
 constexpr int64_t kMinBytes = 64 * 1024;
 
@@ -34,7 +34,7 @@ void store(const LinearFloat& op, int64_t row, int64_t rows, int64_t token, int6
 }
 
 void run_strip(const LinearFloat& op, const FloatKernel& kernel, int64_t row, int64_t token, int64_t tokens,
-               uint16_t* panel, float* acc) {
+               uint16_t* panel, float* wide, float* acc) {
   const int64_t k = op.x.cols;
   const int64_t rows = std::min(kPanelRows, op.y.cols - row);
   const auto* w = static_cast<const char*>(op.w) + row * k * 2;
@@ -43,7 +43,7 @@ void run_strip(const LinearFloat& op, const FloatKernel& kernel, int64_t row, in
     const int64_t count = std::min(kPanelChannels, k - k0);
     const int64_t next = k0 + count < k ? count : kPanelRows * k - k0;
     kernel.transpose(w + k0 * 2, k, rows, count, next, panel);
-    kernel.multiply(panel, count, op.x.data + token * op.x.stride + k0, op.x.stride, tokens, acc);
+    kernel.multiply(panel, count, op.x.data + token * op.x.stride + k0, op.x.stride, tokens, wide, acc);
   }
   store(op, row, rows, token, tokens, acc);
 }
@@ -57,16 +57,18 @@ void run_float(const DeviceContext& device, const LinearFloat& op, const FloatKe
   const int64_t runs = (m + kRun - 1) / kRun;
   const int64_t workers = worker_count(device);
   Buffer<uint16_t> panels(static_cast<size_t>(workers * kPanelChannels * kPanelRows));
+  Buffer<float> wide_panels(static_cast<size_t>(workers * kPanelChannels * kPanelRows));
   Buffer<float> sums(static_cast<size_t>(workers * kRun * kPanelRows));
   const int64_t strip_bytes = std::max(kPanelRows * op.x.cols * 2 * std::min(m, kRun), int64_t{1});
   const int64_t most = std::max(strips / (4 * workers), int64_t{1});
   const int64_t grain = std::clamp(kMinBytes / strip_bytes, int64_t{1}, most);
   for_chunks(device, runs * strips, grain, [&](int64_t begin, int64_t end, int worker) {
     uint16_t* panel = panels.data() + worker * kPanelChannels * kPanelRows;
+    float* wide = wide_panels.data() + worker * kPanelChannels * kPanelRows;
     float* acc = sums.data() + worker * kRun * kPanelRows;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t token = i / strips * kRun;
-      run_strip(op, kernel, i % strips * kPanelRows, token, std::min(kRun, m - token), panel, acc);
+      run_strip(op, kernel, i % strips * kPanelRows, token, std::min(kRun, m - token), panel, wide, acc);
     }
   });
 }

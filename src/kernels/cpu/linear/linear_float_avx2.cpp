@@ -25,12 +25,14 @@ struct Simd {
 };
 
 struct LoadFloat16 {
+  using Element = uint16_t;
   static __m256 load(const uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
 };
 
 struct LoadBfloat16 {
+  using Element = uint16_t;
   static __m256 load(const uint16_t* p) {
     const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));

@@ -25,12 +25,14 @@ struct Simd {
 };
 
 struct LoadFloat16 {
+  using Element = uint16_t;
   static __m512 load(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
 };
 
 struct LoadBfloat16 {
+  using Element = uint16_t;
   static __m512 load(const uint16_t* p) {
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
