@@ -4,7 +4,8 @@
 usage: measure_ablation.py ATOM MODEL --calib FILE --text FILE [--samples 128] [--work DIR] [--rows NAME,...]
 
 Each row quantizes MODEL with one part more than the row before it, and evaluates the packed checkpoint in a new process. Rows
-that share a checkpoint quantize once. Rows already in the JSON file at the same commit are kept, so a run can be continued.
+that share a checkpoint quantize once. Rows already in the JSON file are kept, each with the commit that it was measured at, so a run
+can be continued; delete the file to measure all of them again.
 """
 
 import argparse
@@ -73,13 +74,14 @@ def main():
     args = parser.parse_args()
 
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
-    results = {"commit": commit, "machine": machine(),
+    results = {"machine": machine(),
                "command": f"scripts/measure_ablation.py atom MODEL --calib valid.txt --text test.txt --samples {args.samples}",
                "rows": []}
     if RESULTS.exists():
         before = json.loads(RESULTS.read_text())
-        if before["commit"] == commit and before["command"] == results["command"]:
-            results = before
+        if before["command"] != results["command"]:
+            sys.exit(f"{RESULTS}: is of another command: {before['command']}")
+        results = before
     work = pathlib.Path(args.work)
     work.mkdir(parents=True, exist_ok=True)
     order = {name: i for i, (name, _, _) in enumerate(ROWS.values())}
@@ -102,8 +104,7 @@ def main():
         row["windows"] = measured["windows"]
         if checkpoint is not None:
             row["bits_per_weight"] = round(report["bits_per_weight"], 3)
-            row["quantize_seconds"] = round(report["seconds"])
-        row["eval_seconds"] = round(measured["seconds"])
+        row["commit"] = commit
         results["rows"].append(row)
         results["rows"].sort(key=lambda r: order[r["name"]])
         RESULTS.parent.mkdir(parents=True, exist_ok=True)

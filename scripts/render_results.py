@@ -12,7 +12,7 @@ and comes from docs/results/ablation.json:
 
     {"commit": "1a2b3c4", "machine": "...", "command": "...", "rows": [{"name": "FP", "perplexity": 21.63}, ...]}
 
-Columns are the fields of the rows, in order of first appearance; field names become headings (underscores are spaces).
+The commit is a field of each row instead where rows were measured at different ones. Columns are the fields of the rows, in order of first appearance; field names become headings (underscores are spaces).
 Numbers stay as they are written in the file. --check writes nothing, and fails when a table is out of date.
 """
 
@@ -39,7 +39,7 @@ def table(path):
     if not path.exists():
         return "*Not measured yet.*\n"
     results = json.loads(path.read_text(), parse_float=Number, parse_int=Number)
-    for field in ("commit", "machine", "command", "rows"):
+    for field in ("machine", "command", "rows"):
         if field not in results:
             sys.exit(f"{path}: no field '{field}'")
     columns = list(dict.fromkeys(name for row in results["rows"] for name in row))
@@ -48,7 +48,8 @@ def table(path):
     lines = [heading, ["---:" if c in numeric else "---" for c in columns]]
     lines += [[cell(row.get(c)) for c in columns] for row in results["rows"]]
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    return f"{text}\n{results['machine']}; commit `{results['commit']}`; `{results['command']}`\n"
+    commit = f"commit `{results['commit']}`; " if "commit" in results else ""
+    return f"{text}\n{results['machine']}; {commit}`{results['command']}`\n"
 
 
 def main():
