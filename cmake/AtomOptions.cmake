@@ -24,7 +24,11 @@ endif()
 
 find_program(ATOM_CCACHE ccache)
 if(ATOM_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${ATOM_CCACHE})
+  # Precompiled headers are cached too; they do not depend on times or on macros defined elsewhere.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${ATOM_CCACHE})
+  if(ATOM_PCH AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    add_compile_options(-fpch-preprocess)
+  endif()
 endif()
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")

@@ -89,8 +89,8 @@ def test_chat(packed):
 
 @pytest.mark.skipif(not DATA, reason="ATOM_TEST_DATA is not set")
 def test_perplexity_of_wikitext2_by_the_usual_protocol():
-    """The first 20 windows, against transformers in float32 (the tokens with every digit alone)."""
+    """The first 4 windows, against transformers 5.23 in float32 (the tokens with every digit alone)."""
     text = pathlib.Path(DATA, "wikitext2", "test.txt")
-    result = run_json("eval", "ppl", MODEL, "--text", text, "--windows", "20", "--window", "2048", timeout=800)
-    assert result["windows"] == 20
-    assert result["perplexity"] == pytest.approx(20.9680, rel=1e-3)
+    result = run_json("eval", "ppl", MODEL, "--text", text, "--windows", "4", "--window", "2048", timeout=800)
+    assert result["windows"] == 4
+    assert result["perplexity"] == pytest.approx(24.14545, rel=1e-3)

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/mapped_file.h"
-#include "base/test_directory.h"
+#include "base/testing/temp_dir.h"
 
 namespace atom {
 namespace {
@@ -33,7 +33,7 @@ std::string error_of(const Action& action) {
 }
 
 TEST(AtomicDirectory, AppearsOnlyWithCommit) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   AtomicDirectory output(temporary / "out", false);
   write_file(output.path() / "a", "alpha");
   fs::create_directory(output.path() / "sub");
@@ -46,7 +46,7 @@ TEST(AtomicDirectory, AppearsOnlyWithCommit) {
 }
 
 TEST(AtomicDirectory, LeavesNothingWithoutCommit) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   {
     const AtomicDirectory output(temporary / "out/", false);
     write_file(output.path() / "a", "alpha");
@@ -55,7 +55,7 @@ TEST(AtomicDirectory, LeavesNothingWithoutCommit) {
 }
 
 TEST(AtomicDirectory, RefusesWhatExistsUnlessToldToReplaceIt) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   const fs::path target = temporary / "out";
   fs::create_directory(target);
   write_file(target / "old", "old");
@@ -75,7 +75,7 @@ TEST(AtomicDirectory, RefusesWhatExistsUnlessToldToReplaceIt) {
 }
 
 TEST(AtomicDirectory, FillsAnEmptyDirectory) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   fs::create_directory(temporary / "out");
   AtomicDirectory output(temporary / "out", false);
   write_file(output.path() / "a", "alpha");
@@ -84,7 +84,7 @@ TEST(AtomicDirectory, FillsAnEmptyDirectory) {
 }
 
 TEST(AtomicDirectory, NeverReplacesWhatAppearedMeanwhile) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   {
     AtomicDirectory output(temporary / "out", false);
     write_file(output.path() / "a", "alpha");
@@ -97,7 +97,7 @@ TEST(AtomicDirectory, NeverReplacesWhatAppearedMeanwhile) {
 }
 
 TEST(AtomicDirectory, RefusesFilesMissingParentsAndEmptyPaths) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   write_file(temporary / "file", "x");
   EXPECT_NE(error_of([&] { AtomicDirectory(temporary / "file", true); }).find("not a directory"),
             std::string::npos);
@@ -108,7 +108,7 @@ TEST(AtomicDirectory, RefusesFilesMissingParentsAndEmptyPaths) {
 }
 
 TEST(WriteFile, ReplacesWholeFiles) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   write_file(temporary / "a", "first, longer");
   write_file(temporary / "a", "second");
   EXPECT_EQ(read_text_file(temporary / "a"), "second");
@@ -118,7 +118,7 @@ TEST(WriteFile, ReplacesWholeFiles) {
 }
 
 TEST(WriteFile, FailureNamesThePathAndLeavesNothing) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   fs::create_directory(temporary / "directory");
   EXPECT_NE(error_of([&] { write_file(temporary / "directory", "x"); }).find("directory"), std::string::npos);
   EXPECT_THROW(write_file(temporary / "no" / "parent", "x"), Error);
@@ -126,7 +126,7 @@ TEST(WriteFile, FailureNamesThePathAndLeavesNothing) {
 }
 
 TEST(WriteFile, AFullDiskKeepsTheOldFile) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   write_file(temporary / "a", "old");
   // A limit on the size of files fails in write() as a full disk does.
   rlimit before{};

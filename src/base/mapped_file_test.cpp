@@ -7,7 +7,7 @@
 
 #include "base/atomic_output.h"
 #include "base/error.h"
-#include "base/test_directory.h"
+#include "base/testing/temp_dir.h"
 
 namespace atom {
 namespace {
@@ -17,7 +17,7 @@ std::string text_of(const MappedFile& file) {
 }
 
 TEST(MappedFile, HoldsTheBytes) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   std::string content(100'000, 'x');
   content[99'999] = 'y';
   write_file(temporary / "a", content);
@@ -27,14 +27,14 @@ TEST(MappedFile, HoldsTheBytes) {
 }
 
 TEST(MappedFile, EmptyFileIsAnEmptySpan) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   write_file(temporary / "a", "");
   EXPECT_TRUE(MappedFile(temporary / "a").bytes().empty());
   EXPECT_EQ(read_text_file(temporary / "a"), "");
 }
 
 TEST(MappedFile, MovesItsMapping) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   write_file(temporary / "a", "alpha");
   write_file(temporary / "b", "beta");
   MappedFile a(temporary / "a");
@@ -47,7 +47,7 @@ TEST(MappedFile, MovesItsMapping) {
 }
 
 TEST(MappedFile, ReleasedPagesCanBeReadAgain) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   const std::string content(1 << 16, 'z');
   write_file(temporary / "a", content);
   const MappedFile file(temporary / "a");
@@ -59,7 +59,7 @@ TEST(MappedFile, ReleasedPagesCanBeReadAgain) {
 }
 
 TEST(MappedFile, RefusesWhatIsNoReadableFile) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   const auto message = [](const std::filesystem::path& path) -> std::string {
     try {
       const MappedFile file(path);
@@ -77,7 +77,7 @@ TEST(MappedFile, RefusesWhatIsNoReadableFile) {
 }
 
 TEST(ReadTextFile, HasALimit) {
-  const TestDirectory temporary;
+  const test_support::TempDir temporary;
   write_file(temporary / "a", "12345");
   EXPECT_EQ(read_text_file(temporary / "a", 5), "12345");
   EXPECT_THROW(read_text_file(temporary / "a", 4), Error);

@@ -10,9 +10,9 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "base/testing/temp_dir.h"
 #include "checkpoint/json.h"
 #include "checkpoint/testing/oracle.h"
-#include "checkpoint/testing/temp_dir.h"
 #include "checkpoint/testing/tiny_gguf.h"
 #include "tensor/half.h"
 

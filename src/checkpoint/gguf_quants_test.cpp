@@ -8,9 +8,9 @@
 #include <gtest/gtest.h>
 
 #include "base/random.h"
+#include "base/testing/temp_dir.h"
 #include "checkpoint/json.h"
 #include "checkpoint/testing/oracle.h"
-#include "checkpoint/testing/temp_dir.h"
 
 namespace atom {
 namespace {

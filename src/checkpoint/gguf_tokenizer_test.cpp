@@ -5,10 +5,10 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "base/testing/temp_dir.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/json.h"
 #include "checkpoint/testing/oracle.h"
-#include "checkpoint/testing/temp_dir.h"
 #include "checkpoint/testing/tiny_gguf.h"
 
 namespace atom {

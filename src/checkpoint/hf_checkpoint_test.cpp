@@ -3,9 +3,9 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "base/testing/temp_dir.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/safetensors_writer.h"
-#include "checkpoint/testing/temp_dir.h"
 
 namespace atom {
 namespace {

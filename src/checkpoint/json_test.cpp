@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "checkpoint/testing/temp_dir.h"
+#include "base/testing/temp_dir.h"
 
 namespace atom {
 namespace {

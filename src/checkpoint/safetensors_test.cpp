@@ -6,9 +6,9 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "base/testing/temp_dir.h"
 #include "checkpoint/json.h"
 #include "checkpoint/testing/oracle.h"
-#include "checkpoint/testing/temp_dir.h"
 #include "tensor/half.h"
 
 namespace atom {

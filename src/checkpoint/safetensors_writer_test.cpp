@@ -8,10 +8,10 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "base/testing/temp_dir.h"
 #include "checkpoint/json.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/testing/oracle.h"
-#include "checkpoint/testing/temp_dir.h"
 
 namespace atom {
 namespace {

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "base/testing/temp_dir.h"
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/testing/temp_dir.h"
 #include "checkpoint/testing/tiny_gguf.h"
 #include "model/model.h"
 #include "text/tokenizer.h"

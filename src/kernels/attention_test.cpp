@@ -20,20 +20,6 @@ using testing::AttentionShape;
 
 constexpr KvFormat kFormats[] = {KvFormat::f32, KvFormat::f16, KvFormat::int8, KvFormat::int4};
 
-const char* name_of_format(KvFormat format) {
-  switch (format) {
-    case KvFormat::f32:
-      return "f32";
-    case KvFormat::f16:
-      return "f16";
-    case KvFormat::int8:
-      return "int8";
-    case KvFormat::int4:
-      return "int4";
-  }
-  return "?";
-}
-
 /// The vectorized implementations that this processor can run on `batch`.
 std::vector<const char*> vector_levels(AttentionBatch& batch) {
   std::vector<const char*> names;
@@ -46,8 +32,8 @@ std::vector<const char*> vector_levels(AttentionBatch& batch) {
 }
 
 std::string describe(const AttentionShape& shape) {
-  return fmt::format("{} head_dim {} kv_heads {} group {} block {}", name_of_format(shape.format),
-                     shape.head_dim, shape.n_kv_heads, shape.group, shape.block_size);
+  return fmt::format("{} head_dim {} kv_heads {} group {} block {}", name_of(shape.format), shape.head_dim,
+                     shape.n_kv_heads, shape.group, shape.block_size);
 }
 
 /// Bits of `a` and `b` are the same.

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace atom {
 
@@ -21,6 +22,20 @@ constexpr int bits_of(KvFormat format) {
       return 4;
   }
   return 0;
+}
+
+constexpr std::string_view name_of(KvFormat format) {
+  switch (format) {
+    case KvFormat::f32:
+      return "f32";
+    case KvFormat::f16:
+      return "f16";
+    case KvFormat::int8:
+      return "int8";
+    case KvFormat::int4:
+      return "int4";
+  }
+  return "?";
 }
 
 constexpr bool is_quantized(KvFormat format) {

@@ -24,20 +24,6 @@ int64_t kv_bytes_per_token(const KvShape& shape, KvFormat format) {
   return shape.n_layers * shape.n_kv_heads * per_head;
 }
 
-std::string_view name_of(KvFormat format) {
-  switch (format) {
-    case KvFormat::f32:
-      return "f32";
-    case KvFormat::f16:
-      return "f16";
-    case KvFormat::int8:
-      return "int8";
-    case KvFormat::int4:
-      return "int4";
-  }
-  return "?";
-}
-
 KvFormat parse_kv_format(std::string_view name) {
   for (const KvFormat format : kFormats) {
     if (name == name_of(format)) return format;

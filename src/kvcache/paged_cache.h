@@ -19,10 +19,7 @@ struct KvShape {
 /// Bytes that one token takes in all layers, scales and minima included.
 int64_t kv_bytes_per_token(const KvShape& shape, KvFormat format);
 
-/// "f32", "f16", "int8", "int4".
-std::string_view name_of(KvFormat format);
-
-/// The inverse of name_of. Throws UsageError for another word.
+/// The inverse of name_of(KvFormat). Throws UsageError for another word.
 KvFormat parse_kv_format(std::string_view name);
 
 /// A paged KV cache: a pool of equal blocks of `block_size` tokens, each block in every layer. Blocks are

@@ -7,9 +7,9 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "base/testing/temp_dir.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/testing/oracle.h"
-#include "checkpoint/testing/temp_dir.h"
 
 namespace atom {
 namespace {

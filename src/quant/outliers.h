@@ -11,7 +11,8 @@ namespace atom {
 /// order. Ties go by channel. result[i] is the channel that comes i-th.
 ///
 /// Sorting the others as well would let a group share its scale among channels of like size, but GPTQ then
-/// carries the errors of the small channels into the large ones: on SmolLM2 it costs 5% of perplexity.
+/// carries the errors of the small channels into the large ones: on SmolLM2, calibrated on 16 samples, it
+/// costs 5% of perplexity.
 std::vector<int32_t> outlier_permutation(std::span<const double> squares, int64_t n_outlier);
 
 }  // namespace atom

@@ -13,7 +13,7 @@ using Json = nlohmann::ordered_json;
 
 TEST(ChatTemplateOracle, RendersWhatJinja2Renders) {
   if (environment("ATOM_TEST_PYTHON").empty()) GTEST_SKIP() << "ATOM_TEST_PYTHON is not set";
-  const TemporaryFolder folder;
+  const TempDir folder;
   const std::filesystem::path path = folder.path() / "cases.jsonl";
   std::string arguments = "--out '" + path.string() + "'";
   if (!environment("ATOM_TEST_MODEL").empty())

@@ -20,7 +20,7 @@ std::string error_of(const std::filesystem::path& path, const CorpusOptions& opt
 }
 
 TEST(Corpus, ReadsEveryKindOfRecord) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const auto path = folder.path() / "c.jsonl";
   save_file(path,
             "{\"conversations\": [{\"from\": \"human\", \"value\": \"Hi {[\\\"\"}, {\"from\": \"gpt\", "
@@ -38,7 +38,7 @@ TEST(Corpus, ReadsEveryKindOfRecord) {
 }
 
 TEST(Corpus, ArrayThatIsCutOff) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const auto path = folder.path() / "c.json";
   const std::string whole = "[{\"text\": \"a\"}, {\"text\": \"b\"},\n{\"text\": \"c\"}]";
   save_file(path, whole);
@@ -53,7 +53,7 @@ TEST(Corpus, ArrayThatIsCutOff) {
 }
 
 TEST(Corpus, ErrorsNameTheFile) {
-  const TemporaryFolder folder;
+  const TempDir folder;
   const auto write = [&](const char* name, const std::string& text) {
     save_file(folder.path() / name, text);
     return folder.path() / name;

@@ -62,7 +62,7 @@ size_t compare(const std::filesystem::path& folder, const std::string& name) {
 
 TEST(TokenizerOracle, EveryFeatureOfTheFormat) {
   if (environment("ATOM_TEST_PYTHON").empty()) GTEST_SKIP() << "ATOM_TEST_PYTHON is not set";
-  const TemporaryFolder folder;
+  const TempDir folder;
   ASSERT_TRUE(run_oracle("text_tokenizer.py", "--out '" + folder.path().string() + "'"));
   int tokenizers = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
@@ -76,7 +76,7 @@ TEST(TokenizerOracle, EveryFeatureOfTheFormat) {
 TEST(TokenizerOracle, SmolLm2OnAMegabyteOfMixedText) {
   if (environment("ATOM_TEST_PYTHON").empty()) GTEST_SKIP() << "ATOM_TEST_PYTHON is not set";
   if (environment("ATOM_TEST_MODEL").empty()) GTEST_SKIP() << "ATOM_TEST_MODEL is not set";
-  const TemporaryFolder folder;
+  const TempDir folder;
   std::string arguments =
       "--out '" + folder.path().string() + "' --model '" + environment("ATOM_TEST_MODEL") + "'";
   const std::filesystem::path wikitext =

@@ -28,6 +28,7 @@ class TempDir {
   TempDir& operator=(const TempDir&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
 
   /// Writes `bytes` to the file `name` in the directory and gives its path.
   std::filesystem::path write(const std::string& name, std::string_view bytes) const {
