@@ -35,12 +35,13 @@ void on_interrupt(int) {
   stop_answer = 1;
 }
 
-/// Ctrl-C raises stop_answer (and makes a read that waits return), SIGTERM ends the process.
+/// Ctrl-C raises stop_answer (and makes a read that waits return), SIGTERM and SIGHUP end the process.
 void install_handlers() {
   struct sigaction action = {};
   action.sa_handler = on_interrupt;
   ::sigaction(SIGINT, &action, nullptr);
   std::signal(SIGTERM, SIG_DFL);
+  std::signal(SIGHUP, SIG_DFL);
 }
 
 /// Reads lines from standard input.
@@ -62,7 +63,7 @@ class LineReader {
 
  private:
   void prompt() const {
-    if (terminal_) fmt::print(stderr, "> ");
+    if (terminal_) std::fputs("> ", stderr);
   }
 
   std::string take(size_t end) {
@@ -78,7 +79,7 @@ class LineReader {
     const ssize_t count = ::read(STDIN_FILENO, buffer, sizeof(buffer));
     if (count < 0 && errno == EINTR) {
       if (!terminal_) throw Interrupted();
-      fmt::print(stderr, "\n(Ctrl-D ends the chat)\n");
+      std::fputs("\n(Ctrl-D ends the chat)\n", stderr);
       pending_.clear();
       prompt();
       return;
@@ -175,7 +176,7 @@ void run(const Options& options) {
   while (const auto line = lines.next()) {
     if (!line->empty()) chat.answer(*line);
   }
-  if (::isatty(STDIN_FILENO) != 0) fmt::print(stderr, "\n");
+  if (::isatty(STDIN_FILENO) != 0) std::fputs("\n", stderr);
   if (options.output.json) print_json(chat.summary());
 }
 

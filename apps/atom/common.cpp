@@ -8,6 +8,7 @@
 
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "op_choices.h"
 
 namespace atom::cli {
 namespace {
@@ -91,6 +92,10 @@ std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, const Device& de
   spdlog::info("{}: {:.1f} M weights, {:.1f} MB; {}", checkpoint.path().filename().string(),
                static_cast<double>(model->weight_count()) / 1e6,
                static_cast<double>(model->weight_bytes()) / 1e6, list);
+  for (const OpChoice& choice : op_choices(*model)) {
+    if (choice.implementation != "reference" || device.context().isa == CpuIsa::reference) continue;
+    spdlog::warn("{} runs on the slow kernel reference: no other has these shapes", choice.op);
+  }
   return model;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <charconv>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "kvcache/paged_cache.h"
 #include "model/model.h"
@@ -17,6 +19,21 @@
 
 /// What the subcommands share: options, loading, printing.
 namespace atom::cli {
+
+/// Of counts that have no limit of their own.
+inline constexpr int64_t kLargestCount = int64_t{1} << 60;
+
+/// Accepts what fits 64 bits without a sign. CLI11 itself wraps negative numbers around and saturates large
+/// ones.
+inline const CLI::Validator kWholeNumber(
+    [](std::string& text) {
+      uint64_t value = 0;
+      const char* end = text.data() + text.size();
+      const auto [stop, error] = std::from_chars(text.data(), end, value);
+      return error == std::errc() && stop == end ? std::string()
+                                                 : "expected a whole number, found '" + printable(text) + "'";
+    },
+    "");
 
 using Json = nlohmann::ordered_json;
 

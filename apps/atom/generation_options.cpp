@@ -18,6 +18,8 @@ void GenerationOptions::add_to(CLI::App& command) {
           "wilder")
       ->capture_default_str();
   command.add_option("--top-k", sampling.top_k, "Draw among the K most likely tokens only (0: all)")
+      ->check(CLI::Range(int64_t{0}, kLargestCount))
+      ->check(kWholeNumber)
       ->capture_default_str();
   command
       .add_option("--top-p", sampling.top_p,
@@ -36,6 +38,7 @@ void GenerationOptions::add_to(CLI::App& command) {
                   "everything else")
       ->capture_default_str();
   command.add_option("--seed", sampling.seed, "Seed of the draws; the same seed, the same answer")
+      ->check(kWholeNumber)
       ->capture_default_str();
   command.add_option("--stop", stop, "End before this text; may be given several times")
       ->allow_extra_args(false);

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <fcntl.h>
 #include <malloc.h>
 #include <new>
 #include <string>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -20,8 +22,19 @@ constexpr int kInterrupted = 130;
 int report(std::string message, int code) {
   std::replace(message.begin(), message.end(), '\n', ' ');
   while (!message.empty() && message.back() == ' ') message.pop_back();
-  fmt::print(stderr, "error: {}\n", message);
+  // Not fmt::print, which throws when standard error cannot be written.
+  std::fputs(("error: " + message + "\n").c_str(), stderr);
   return code;
+}
+
+/// Opens /dev/null in place of standard streams that are closed: a file opened later would take their
+/// numbers, and get what is printed.
+void open_standard_streams() {
+  int fd = 0;
+  do {
+    fd = ::open("/dev/null", O_RDWR);
+  } while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0) ::close(fd);
 }
 
 int parse_and_run(int argc, char** argv) {
@@ -65,6 +78,7 @@ int main(int argc, char** argv) {
   // Large buffers come from the system and go back to it. By default glibc keeps them in its heap once some
   // have been freed, where they leave holes: a tenth of the memory of `quantize`.
   mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  open_standard_streams();
   atom::install_interrupt_handler();
   try {
     return parse_and_run(argc, argv);

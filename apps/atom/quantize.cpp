@@ -1,5 +1,6 @@
 // atom quantize: calibrates, quantizes, writes a packed checkpoint, and may measure it at once.
 
+#include <fstream>
 #include <memory>
 
 #include "base/atomic_output.h"
@@ -134,11 +135,31 @@ void print_report(const Options& options, const QuantizationReport& report, cons
   print(text);
 }
 
+/// --overwrite replaces packed checkpoints, and nothing that was not made by this command.
+void check_replaceable(const Options& options) {
+  require(!holds(options.out, options.model), "{}: holds the model that is to be quantized",
+          options.out.string());
+  std::error_code error;
+  if (!options.overwrite || !std::filesystem::is_directory(options.out, error)) return;
+  if (std::filesystem::is_empty(options.out, error)) return;
+  std::ifstream file(options.out / "config.json");
+  const Json config = Json::parse(file, nullptr, false);
+  const bool packed = config.is_object() && config.contains("quantization_config") &&
+                      config["quantization_config"].is_object() &&
+                      config["quantization_config"].value("quant_method", Json()) == "atom";
+  require(packed, "{}: not replaced: it is not empty, and not a packed Atom checkpoint",
+          options.out.string());
+}
+
 void run(const Options& options) {
   options.output.apply();
   Recipe recipe = Recipe::named(options.recipe);
   options.overrides.apply_to(recipe);
-  recipe.validate();
+  try {
+    recipe.validate();
+  } catch (const Error& error) {
+    throw UsageError(error.what());
+  }
   const bool calibrated = recipe.needs_calibration();
   if (calibrated && options.calibration.file.empty()) {
     throw UsageError(fmt::format("this recipe needs a calibration text: give {}", kWhereTextsAre));
@@ -149,6 +170,7 @@ void run(const Options& options) {
   }
   if (options.eval_windows && !options.eval_text) throw UsageError("--eval-windows needs --eval-text");
   const Device device(options.device);
+  check_replaceable(options);
   AtomicDirectory out(options.out, options.overwrite);
   QuantizationReport report;
   std::vector<int32_t> eval_tokens;
@@ -235,25 +257,27 @@ void add_quantize(CLI::App& app, Command& chosen) {
   command->add_option("--recipe", options->recipe, "atom, atom-w4a8 or rtn")->capture_default_str();
   command->add_option("--calib", options->calibration.file, "The calibration text (see below)");
   command->add_option("--calib-skip", options->calibration.skip, "Of documents: pass over the first so many")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(int64_t{0}, kLargestCount))
       ->capture_default_str();
   command
       ->add_option("--calib-limit", options->calibration.limit,
                    "Of documents: read so many at most (default: four times what the samples need)")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, kLargestCount));
   command->add_option("--samples", options->samples, "Samples to calibrate on, drawn without overlap")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
       ->capture_default_str();
   command->add_option("--sample-length", options->sample_length, "Tokens of a sample")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
       ->capture_default_str();
-  command->add_option("--seed", options->seed, "Seed of the drawing of samples")->capture_default_str();
+  command->add_option("--seed", options->seed, "Seed of the drawing of samples")
+      ->check(kWholeNumber)
+      ->capture_default_str();
   command->add_option("--eval-text", options->eval_text,
                       "Measure the result's perplexity on this text afterwards");
   command
       ->add_option("--eval-windows", options->eval_windows,
                    "Only the first so many windows of it (default: all)")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, kLargestCount));
   add_recipe_options(*command, options);
   options->device.add_to(*command);
   options->output.add_to(*command);

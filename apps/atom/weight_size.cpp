@@ -18,12 +18,7 @@ int64_t size_of_file(const fs::path& path) {
 }
 
 int64_t size_of_weights_file(const fs::path& path) {
-  if (!fs::is_directory(path)) return size_of_file(path);
-  int64_t size = 0;
-  for (const auto& entry : fs::directory_iterator(path)) {
-    if (entry.path().extension() == ".safetensors") size += size_of_file(entry.path());
-  }
-  return size;
+  return size_of_file(fs::is_directory(path) ? path / "model.safetensors" : path);
 }
 
 }  // namespace
@@ -35,8 +30,11 @@ double WeightSize::bits_per_weight() const {
 WeightSize weight_size(const Checkpoint& checkpoint, const Model& model) {
   WeightSize size;
   size.weights = model.weight_count();
-  for (const auto& name : checkpoint.names())
+  for (const auto& name : checkpoint.names()) {
+    // A file may repeat the embedding as an lm_head; the model has it once.
+    if (name == "lm_head.weight" && model.config().tied_embeddings) continue;
     size.tensor_bytes += static_cast<int64_t>(checkpoint.info(name).bytes);
+  }
   size.file_bytes = size_of_weights_file(checkpoint.path());
   return size;
 }

@@ -1,5 +1,6 @@
 #include "base/atomic_output.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
@@ -28,12 +29,26 @@ fs::path temporary_sibling(const fs::path& target) {
 
 }  // namespace
 
+bool holds(const fs::path& directory, const fs::path& path) {
+  std::error_code error;
+  const fs::path outer = fs::weakly_canonical(directory, error);
+  const fs::path inner = fs::weakly_canonical(path, error);
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
+}
+
 AtomicDirectory::AtomicDirectory(fs::path target, bool overwrite) : overwrite_(overwrite) {
   require(!target.empty(), "the output path is empty");
-  target_ = fs::absolute(target).lexically_normal();
-  if (!target_.has_filename()) target_ = target_.parent_path();
-  temporary_ = temporary_sibling(target_);
   std::error_code error;
+  require(!fs::is_symlink(target) || fs::exists(target, error), "{}: is a symbolic link to nothing",
+          target.string());
+  // Links are followed: what is replaced is the directory, not the link.
+  target_ = fs::weakly_canonical(fs::absolute(target), error);
+  if (!error && !target_.has_filename()) target_ = target_.parent_path();
+  require(!error, "{}: cannot find where it would be: {}", target.string(), error.message());
+  // Replacing it would leave the process in a directory that has no name.
+  require(!holds(target_, fs::current_path(error)), "{}: is the current directory, or holds it",
+          target_.string());
+  temporary_ = temporary_sibling(target_);
   const fs::file_status status = fs::status(target_, error);
   if (fs::exists(status) && !overwrite_) {
     const bool empty = fs::is_directory(status) && fs::is_empty(target_, error);

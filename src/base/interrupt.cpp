@@ -23,6 +23,10 @@ void on_signal(int signal) {
 void install_interrupt_handler() {
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
+  // What `nohup` started goes on without its terminal.
+  if (std::signal(SIGHUP, on_signal) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);
+  // A reader that went away is an error of the write, behind which temporary files are removed.
+  std::signal(SIGPIPE, SIG_IGN);
 }
 
 bool interrupted() {

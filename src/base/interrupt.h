@@ -2,7 +2,8 @@
 
 namespace atom {
 
-/// Makes SIGINT and SIGTERM set a flag instead of ending the process; a second signal ends it at once.
+/// Makes SIGINT, SIGTERM and SIGHUP set a flag instead of ending the process; a second signal ends it at
+/// once. SIGPIPE is ignored: writing to a closed pipe is an error like others.
 void install_interrupt_handler();
 
 /// Whether such a signal has arrived.

@@ -56,14 +56,14 @@ void Progress::draw(int64_t done, const std::string& note, bool last) {
   std::string line = fmt::format("{} {}/{} ({:.0f}%), {} elapsed, {} left{}", label_, done, total_,
                                  100 * share, clock_text(elapsed), left, tail);
   if (!terminal_) {
-    fmt::print(stderr, "{}\n", line);
+    std::fputs((line + "\n").c_str(), stderr);
     return;
   }
   constexpr int kWidth = 24;
   const int filled = static_cast<int>(share * kWidth);
   line = fmt::format("{} [{}{}] {}/{}  {} elapsed, {} left{}", label_, std::string(filled, '#'),
                      std::string(kWidth - filled, '.'), done, total_, clock_text(elapsed), left, tail);
-  fmt::print(stderr, "\r\033[K{}", line);
+  std::fputs(("\r\033[K" + line).c_str(), stderr);
   std::fflush(stderr);
   open_ = true;
   if (last) finish();

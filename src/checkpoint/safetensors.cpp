@@ -16,6 +16,7 @@ using nlohmann::ordered_json;
 
 /// The format's own limit.
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr size_t kMaxTensors = size_t{1} << 18;
 constexpr size_t kMaxDimensions = 8;
 constexpr uint64_t kMaxElements = uint64_t{1} << 56;
 
@@ -106,6 +107,8 @@ void SafetensorsFile::parse(std::span<const std::byte> bytes) {
           name_);
   const ordered_json document = parse_json(text, name_, {kMaxHeaderBytes, 8});
   const auto data = bytes.subspan(in.position());
+  require(document.size() <= kMaxTensors, "{}: expected at most {} tensors, found {}", name_, kMaxTensors,
+          document.size());
 
   for (const auto& [name, value] : document.get_ref<const ordered_json::object_t&>()) {
     if (name != "__metadata__") {

@@ -40,7 +40,7 @@ class Answer {
  private:
   bool show(const std::string& text) {
     result_.text += text;
-    if (!text.empty() && on_text_ && !on_text_(text)) {
+    if (on_text_ && !on_text_(text)) {
       result_.finish_reason = FinishReason::cancelled;
       return false;
     }

@@ -60,7 +60,8 @@ struct GenerationResult {
 /// like the previous prompt and answer (the next turn of a chat) computes only what is new.
 class Generator {
  public:
-  /// Called with every piece of text that is certain, well-formed UTF-8; false ends the generation.
+  /// Called after every step with the text that has become certain, well-formed UTF-8 and often empty; false
+  /// ends the generation.
   using OnText = std::function<bool(std::string_view)>;
 
   /// `context`: tokens of prompt and answer together, 1 to the model's max_positions. `prefill_chunk`: tokens

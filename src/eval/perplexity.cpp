@@ -93,6 +93,8 @@ PerplexityResult perplexity(const Model& model, std::span<const int32_t> tokens,
   progress.finish();
   result.mean_nll = sum / static_cast<double>(windows);
   result.perplexity = std::exp(result.mean_nll);
+  require(std::isfinite(result.perplexity),
+          "the perplexity is not finite: the mean negative log-likelihood is {}", result.mean_nll);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }

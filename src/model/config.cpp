@@ -50,18 +50,20 @@ void only(const Json& json, const std::string& source, const std::string& name, 
 /// transformers 5 writes RoPE's settings as one object; earlier versions as rope_theta and rope_scaling.
 float read_rope_theta(const Json& json, const std::string& source) {
   constexpr float kDefault = 10000.0f;
-  const Json* object = find(json, "rope_parameters");
-  if (object == nullptr) object = find(json, "rope_scaling");
-  if (object == nullptr) return positive(json, source, "rope_theta", kDefault);
-  require(object->is_object(), "{}: rope_parameters: expected an object, found {}", source,
-          object->type_name());
-  for (const auto& [name, value] : object->items()) {
-    if (name == "rope_theta") continue;
-    const bool plain = (name == "rope_type" || name == "type") && value == "default";
-    require(plain, "{}: rope_parameters.{}: RoPE scaling is not supported, found {}", source, printable(name),
-            printable(value.dump()));
+  float theta = positive(json, source, "rope_theta", kDefault);
+  for (const char* field : {"rope_parameters", "rope_scaling"}) {
+    const Json* object = find(json, field);
+    if (object == nullptr) continue;
+    require(object->is_object(), "{}: {}: expected an object, found {}", source, field, object->type_name());
+    for (const auto& [name, value] : object->items()) {
+      if (name == "rope_theta") continue;
+      const bool plain = (name == "rope_type" || name == "type") && value == "default";
+      require(plain, "{}: {}.{}: RoPE scaling is not supported, found {}", source, field, printable(name),
+              printable(value.dump()));
+    }
+    theta = positive(*object, source, "rope_theta", theta);
   }
-  return positive(*object, source, "rope_theta", positive(json, source, "rope_theta", kDefault));
+  return theta;
 }
 
 }  // namespace
@@ -106,7 +108,12 @@ ModelConfig ModelConfig::from_json(const Json& json, const std::string& source) 
   only(json, source, "attention_bias", false);
   only(json, source, "mlp_bias", false);
   only(json, source, "sliding_window", nullptr);
+  only(json, source, "use_sliding_window", false);
+  only(json, source, "layer_types", Json(static_cast<size_t>(config.n_layers), "full_attention"));
   only(json, source, "partial_rotary_factor", 1.0);
+  only(json, source, "num_local_experts", nullptr);
+  only(json, source, "final_logit_softcapping", nullptr);
+  only(json, source, "attn_logit_softcapping", nullptr);
   if (const Json* tied = find(json, "tie_word_embeddings")) {
     require(tied->is_boolean(), "{}: tie_word_embeddings: expected true or false, found {}", source,
             printable(tied->dump()));

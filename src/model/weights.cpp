@@ -40,6 +40,16 @@ bool ends_with(const std::string& text, const std::string& suffix) {
          text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
 }
 
+/// Throws Error naming the first tensor that is not among `names`.
+void refuse_others(const Checkpoint& checkpoint, const std::set<std::string>& names, bool tied_embeddings) {
+  for (const std::string& name : checkpoint.names()) {
+    if (names.count(name) != 0) continue;
+    if (tied_embeddings && name == "lm_head.weight") continue;
+    if (ends_with(name, ".rotary_emb.inv_freq")) continue;
+    fail("{}: tensor {}: not a tensor of this architecture", checkpoint.path().string(), printable(name));
+  }
+}
+
 template <class T>
 Buffer<T> copy_of(const Tensor& tensor) {
   Buffer<T> out(tensor.bytes.size() / sizeof(T));
@@ -174,12 +184,20 @@ float WeightReader::clip(const std::string& name) {
 }
 
 void WeightReader::refuse_unread(bool tied_embeddings) const {
-  for (const std::string& name : checkpoint_.names()) {
-    if (read_.count(name) != 0) continue;
-    if (tied_embeddings && name == "lm_head.weight") continue;
-    if (ends_with(name, ".rotary_emb.inv_freq")) continue;
-    fail("{}: tensor {}: not a tensor of this architecture", checkpoint_.path().string(), printable(name));
+  refuse_others(checkpoint_, read_, tied_embeddings);
+}
+
+void refuse_unknown_tensors(const Checkpoint& checkpoint, const ModelConfig& config) {
+  std::set<std::string> known = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"};
+  for (int64_t i = 0; i < config.n_layers; ++i) {
+    const std::string prefix = layer_prefix(i);
+    known.insert(prefix + "input_layernorm.weight");
+    known.insert(prefix + "post_attention_layernorm.weight");
+    for (const LayerInput input : kLayerInputs) {
+      for (const std::string& linear : linears_of(input)) known.insert(prefix + linear + ".weight");
+    }
   }
+  refuse_others(checkpoint, known, config.tied_embeddings);
 }
 
 }  // namespace atom

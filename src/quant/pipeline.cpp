@@ -54,6 +54,7 @@ void check(const Checkpoint& checkpoint, const ModelConfig& config, const Recipe
   recipe.validate();
   require(!recipe.rotate_keys || std::has_single_bit(static_cast<uint64_t>(config.head_dim)),
           "{}: rotating keys needs a head_dim that is a power of two, found {}", source, config.head_dim);
+  refuse_unknown_tensors(checkpoint, config);
   require(!recipe.needs_calibration() || !calibration.samples.empty(),
           "recipe {} needs calibration text, and none was given", recipe.name);
   for (const LayerInput input : kLayerInputs) layout_of(config, recipe, input);
@@ -106,7 +107,6 @@ QuantizationReport quantize(const Checkpoint& checkpoint, const DeviceContext& d
   }
   state.reset();
   output.finish();
-  reader.refuse_unread(config.tied_embeddings);
   QuantizationReport report;
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.tokens = tokens;

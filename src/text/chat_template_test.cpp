@@ -83,6 +83,13 @@ TEST(ChatTemplate, RunawayTemplatesAreStopped) {
       "{% set ns = namespace(x=[1]) %}{% for i in range(9999) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
       "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}",
       "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% set ns.x = {'a': ns.x} %}{% endfor %}",
+      "{% set s = [1] * 90000 %}{% set t = [1] * 90000 %}{% for i in range(90000) %}{% if s == t %}{% endif "
+      "%}{% endfor %}",
+      "{% set s = 'a' * 900000 %}{% set t = 'a' * 900000 %}{% for i in range(90000) %}{% if s < t %}x{% "
+      "endif %}{% endfor %}",
+      "{% set s = [[1] * 90000] * 90 %}{% for i in range(90000) %}{% if 2 in s or s is eq(i) or [1] in s "
+      "%}{% endif %}{% endfor %}",
+      "{% set s = 'é' * 400000 %}{% for i in range(90000) %}{% if s[5] == 'a' %}{% endif %}{% endfor %}",
       "{{ 'a' * 9223372036854775807 }}",
       "{{ [1] * 9223372036854775807 }}",
       "{{ 'aaaa' | replace('', 'b' * 60000000) }}",

@@ -26,10 +26,12 @@ Value loop_cycle(Evaluator&, const Value& self, const Arguments& arguments) {
   return arguments.positional[static_cast<size_t>(self.loop().index0 % count)];
 }
 
-Value loop_changed(Evaluator&, const Value& self, const Arguments& arguments) {
+Value loop_changed(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   auto& last = self.loop().last_changed;
-  const bool same = last && last->size() == arguments.positional.size() &&
-                    std::equal(last->begin(), last->end(), arguments.positional.begin(), equal);
+  const bool same =
+      last && last->size() == arguments.positional.size() &&
+      std::equal(last->begin(), last->end(), arguments.positional.begin(),
+                 [&](const Value& a, const Value& b) { return equal(a, b, evaluator.budget()); });
   if (!same) last = arguments.positional;
   return Value(!same);
 }
@@ -114,6 +116,7 @@ Value Evaluator::get_item(const Value& value, const Value& key) {
     const std::string& string = value.string();
     if (static_cast<size_t>(size) == string.size())
       return Value(string.substr(static_cast<size_t>(index), 1));
+    charge(string.size() / 4);
     return Value(chars(string)[static_cast<size_t>(index)]);
   }
   if (key.is_string()) return get_attribute(value, key.string());
@@ -263,15 +266,15 @@ Value Evaluator::evaluate_compare(const Expression& expression) {
     const std::string& op = expression.operators[i];
     bool holds = false;
     if (op == "==") {
-      holds = equal(left, right);
+      holds = equal(left, right, budget_);
     } else if (op == "!=") {
-      holds = !equal(left, right);
+      holds = !equal(left, right, budget_);
     } else if (op == "in") {
       holds = contains(*this, right, left);
     } else if (op == "not in") {
       holds = !contains(*this, right, left);
     } else {
-      const int order = compare(left, right, op);
+      const int order = compare(left, right, op, budget_);
       holds = op == "<" ? order < 0 : op == "<=" ? order <= 0 : op == ">" ? order > 0 : order >= 0;
     }
     if (!holds) return Value(false);

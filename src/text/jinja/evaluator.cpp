@@ -94,18 +94,13 @@ int64_t LoopState::length() {
 
 Evaluator::Evaluator(const std::string& name, const Limits& limits,
                      std::vector<std::pair<std::string, Value>> globals)
-    : name_(name), limits_(limits), steps_left_(limits.steps) {
+    : name_(name), limits_(limits), budget_(limits.steps) {
   scopes_.push_back(std::make_unique<Scope>());
   scope_ = scopes_.back().get();
   scope_->names = std::move(globals);
 }
 
 Evaluator::~Evaluator() = default;
-
-void Evaluator::charge(size_t steps) {
-  require(steps <= steps_left_, "the template does not end within {} steps", limits_.steps);
-  steps_left_ -= steps;
-}
 
 void Evaluator::charge_text(size_t bytes) {
   require(bytes <= limits_.output_bytes, "a text grows beyond {} bytes", limits_.output_bytes);

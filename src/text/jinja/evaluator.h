@@ -63,7 +63,8 @@ class Evaluator {
   Value call(const Value& callee, const Arguments& arguments);
 
   /// Uses up steps. Throws Error when none are left.
-  void charge(size_t steps);
+  void charge(size_t steps) { budget_.charge(steps); }
+  StepBudget& budget() { return budget_; }
   /// Charges for text of that size before it is made.
   void charge_text(size_t bytes);
   size_t max_text_bytes() const { return limits_.output_bytes; }
@@ -105,7 +106,7 @@ class Evaluator {
 
   const std::string& name_;
   const Limits& limits_;
-  size_t steps_left_;
+  StepBudget budget_;
   int depth_ = 0;
   std::string* out_ = nullptr;
   Scope* scope_ = nullptr;

@@ -166,9 +166,10 @@ Value select(Evaluator& evaluator, const Value& self, const Arguments& arguments
 }
 
 /// Stable; with `reverse`, equal items keep their order too, as in Python.
-void sort_by(std::vector<std::pair<Value, Value>>& keyed, bool reverse) {
+void sort_by(Evaluator& evaluator, std::vector<std::pair<Value, Value>>& keyed, bool reverse) {
   std::stable_sort(keyed.begin(), keyed.end(), [&](const auto& a, const auto& b) {
-    return reverse ? compare(b.first, a.first, "<") < 0 : compare(a.first, b.first, "<") < 0;
+    StepBudget& budget = evaluator.budget();
+    return reverse ? compare(b.first, a.first, "<", budget) < 0 : compare(a.first, b.first, "<", budget) < 0;
   });
 }
 
@@ -189,7 +190,7 @@ Value sort(Evaluator& evaluator, const Value& self, const Arguments& arguments) 
     keyed.emplace_back(sort_key(evaluator, item, bound.get(2), bound.get_or(1, Value(false)).truth()), item);
   }
   charge_sort(evaluator, keyed.size());
-  sort_by(keyed, bound.get_or(0, Value(false)).truth());
+  sort_by(evaluator, keyed, bound.get_or(0, Value(false)).truth());
   std::vector<Value> items;
   for (auto& [key, item] : keyed) items.push_back(std::move(item));
   return Value::sequence(std::move(items));
@@ -208,7 +209,7 @@ Value dictsort(Evaluator& evaluator, const Value& self, const Arguments& argumen
         Value::sequence({key, value}, SequenceKind::kTuple));
   }
   charge_sort(evaluator, keyed.size());
-  sort_by(keyed, bound.get_or(2, Value(false)).truth());
+  sort_by(evaluator, keyed, bound.get_or(2, Value(false)).truth());
   std::vector<Value> items;
   for (auto& [key, item] : keyed) items.push_back(std::move(item));
   return Value::sequence(std::move(items));
@@ -224,7 +225,8 @@ Value extreme(Evaluator& evaluator, const Value& self, const Arguments& argument
   for (const Value& item : evaluator.items_of(self)) {
     evaluator.charge(1);
     Value key = sort_key(evaluator, item, bound.get(1), case_sensitive);
-    const bool better = !any || (largest ? compare(key, best_key, ">") > 0 : compare(key, best_key, "<") < 0);
+    const bool better = !any || (largest ? compare(key, best_key, ">", evaluator.budget()) > 0
+                                         : compare(key, best_key, "<", evaluator.budget()) < 0);
     if (!better) continue;
     best = item;
     best_key = std::move(key);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
 
 #include "base/error.h"
 #include "base/utf8.h"
@@ -88,8 +89,11 @@ class JsonWriter {
     } else if (value.is_dict()) {
       std::vector<Dict::Item> items = value.dict().items();
       if (options_.sort_keys) {
-        std::stable_sort(items.begin(), items.end(),
-                         [](const auto& a, const auto& b) { return compare(a.first, b.first, "<") < 0; });
+        // Charged for with the text that is made of them.
+        StepBudget budget(std::numeric_limits<size_t>::max());
+        std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) {
+          return compare(a.first, b.first, "<", budget) < 0;
+        });
       }
       bracketed('{', '}', items.size(), level, [&](size_t i) {
         const Value& key = items[i].first;

@@ -193,16 +193,18 @@ Value sequence_count(Evaluator& evaluator, const Value& self, const Arguments& a
   const Bound bound("count", arguments, {"value"}, 1);
   const auto& items = self.list().items;
   evaluator.charge(items.size());
-  return Value(static_cast<int64_t>(std::count_if(
-      items.begin(), items.end(), [&](const Value& item) { return equal(item, *bound.get(0)); })));
+  return Value(static_cast<int64_t>(std::count_if(items.begin(), items.end(), [&](const Value& item) {
+    return equal(item, *bound.get(0), evaluator.budget());
+  })));
 }
 
 Value sequence_index(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   const Bound bound("index", arguments, {"value"}, 1);
   const auto& items = self.list().items;
   evaluator.charge(items.size());
-  const auto it =
-      std::find_if(items.begin(), items.end(), [&](const Value& item) { return equal(item, *bound.get(0)); });
+  const auto it = std::find_if(items.begin(), items.end(), [&](const Value& item) {
+    return equal(item, *bound.get(0), evaluator.budget());
+  });
   require(it != items.end(), "the value is not in the list");
   return Value(static_cast<int64_t>(it - items.begin()));
 }

@@ -181,7 +181,7 @@ bool contains(Evaluator& evaluator, const Value& container, const Value& item) {
     Generator& generator = container.generator();
     while (generator.next < generator.items.size()) {
       evaluator.charge(1);
-      if (equal(generator.items[generator.next++], item)) return true;
+      if (equal(generator.items[generator.next++], item, evaluator.budget())) return true;
     }
     return false;
   }
@@ -189,7 +189,7 @@ bool contains(Evaluator& evaluator, const Value& container, const Value& item) {
   require(container.is_sequence(), "argument of type '{}' is not iterable", container.type_name());
   for (const Value& candidate : container.list().items) {
     evaluator.charge(1);
-    if (equal(candidate, item)) return true;
+    if (equal(candidate, item, evaluator.budget())) return true;
   }
   return false;
 }

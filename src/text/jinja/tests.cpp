@@ -69,22 +69,23 @@ bool is_even(const Value& v) {
 }
 
 template <char op>
-Value comparison(Evaluator&, const Value& self, const Arguments& arguments) {
+Value comparison(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   const Bound bound("test", arguments, {"other"}, 1);
   const Value& other = *bound.get(0);
+  StepBudget& budget = evaluator.budget();
   switch (op) {
     case '=':
-      return Value(equal(self, other));
+      return Value(equal(self, other, budget));
     case '!':
-      return Value(!equal(self, other));
+      return Value(!equal(self, other, budget));
     case '<':
-      return Value(compare(self, other, "<") < 0);
+      return Value(compare(self, other, "<", budget) < 0);
     case 'l':
-      return Value(compare(self, other, "<=") <= 0);
+      return Value(compare(self, other, "<=", budget) <= 0);
     case '>':
-      return Value(compare(self, other, ">") > 0);
+      return Value(compare(self, other, ">", budget) > 0);
     default:
-      return Value(compare(self, other, ">=") >= 0);
+      return Value(compare(self, other, ">=", budget) >= 0);
   }
 }
 
@@ -95,17 +96,18 @@ Value is_in(Evaluator& evaluator, const Value& self, const Arguments& arguments)
 
 Value divisible_by(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   const Bound bound("divisibleby", arguments, {"num"}, 1);
-  return Value(equal(binary_operation(evaluator, "%", self, *bound.get(0)), Value(int64_t{0})));
+  return Value(
+      equal(binary_operation(evaluator, "%", self, *bound.get(0)), Value(int64_t{0}), evaluator.budget()));
 }
 
 /// Identity: for what a template can tell apart, equality of the same type.
-Value same_as(Evaluator&, const Value& self, const Arguments& arguments) {
+Value same_as(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   const Bound bound("sameas", arguments, {"other"}, 1);
   const Value& other = *bound.get(0);
   const bool singleton = self.is_none() || self.is_bool() || other.is_none() || other.is_bool();
   require(singleton || self.type_name() != other.type_name(),
           "sameas is supported for true, false and none only");
-  return Value(self.type_name() == other.type_name() && equal(self, other));
+  return Value(self.type_name() == other.type_name() && equal(self, other, evaluator.budget()));
 }
 
 template <bool upper_case>

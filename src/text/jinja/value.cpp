@@ -35,10 +35,17 @@ int compare_numbers(const Value& a, const Value& b) {
   return x < y ? -1 : x > y ? 1 : 0;
 }
 
-bool equal_sequences(const Sequence& a, const Sequence& b) {
+bool equal_sequences(const Sequence& a, const Sequence& b, StepBudget& budget) {
   const bool comparable = a.kind == b.kind;
   return comparable && a.items.size() == b.items.size() &&
-         std::equal(a.items.begin(), a.items.end(), b.items.begin(), equal);
+         std::equal(a.items.begin(), a.items.end(), b.items.begin(),
+                    [&](const Value& x, const Value& y) { return equal(x, y, budget); });
+}
+
+/// Texts are compared 64 bytes a step.
+void charge_texts(const std::string& a, const std::string& b, StepBudget& budget) {
+  constexpr size_t kBytesPerStep = 64;
+  budget.charge(std::min(a.size(), b.size()) / kBytesPerStep);
 }
 
 }  // namespace
@@ -177,20 +184,29 @@ std::string Value::type_name() const {
   return "list";
 }
 
-bool equal(const Value& a, const Value& b) {
+void StepBudget::charge(size_t steps) {
+  require(steps <= left_, "the template does not end within {} steps", limit_);
+  left_ -= steps;
+}
+
+bool equal(const Value& a, const Value& b, StepBudget& budget) {
+  budget.charge(1);
   if (both_numbers(a, b)) {
     const bool unordered = std::isnan(a.number()) || std::isnan(b.number());
     return !unordered && compare_numbers(a, b) == 0;
   }
-  if (a.is_string() && b.is_string()) return a.string() == b.string();
+  if (a.is_string() && b.is_string()) {
+    charge_texts(a.string(), b.string(), budget);
+    return a.string() == b.string();
+  }
   if (a.is_none() && b.is_none()) return true;
   if (a.is_undefined() && b.is_undefined()) return true;
-  if (a.is_sequence() && b.is_sequence()) return equal_sequences(a.list(), b.list());
+  if (a.is_sequence() && b.is_sequence()) return equal_sequences(a.list(), b.list(), budget);
   if (a.is_dict() && b.is_dict()) {
     if (a.dict().size() != b.dict().size()) return false;
     for (const auto& [key, value] : a.dict().items()) {
       const Value* other = b.dict().find(key);
-      if (other == nullptr || !equal(value, *other)) return false;
+      if (other == nullptr || !equal(value, *other, budget)) return false;
     }
     return true;
   }
@@ -201,21 +217,24 @@ bool equal(const Value& a, const Value& b) {
   return false;
 }
 
-int compare(const Value& a, const Value& b, std::string_view operation) {
+int compare(const Value& a, const Value& b, std::string_view operation, StepBudget& budget) {
   if (both_numbers(a, b)) {
     require(!std::isnan(a.number()) && !std::isnan(b.number()), "'{}' with a number that is not one (NaN)",
             operation);
     return compare_numbers(a, b);
   }
   // UTF-8 orders like code points.
-  if (a.is_string() && b.is_string()) return a.string().compare(b.string());
+  if (a.is_string() && b.is_string()) {
+    charge_texts(a.string(), b.string(), budget);
+    return a.string().compare(b.string());
+  }
   const bool lists = (a.is_sequence(SequenceKind::kList) && b.is_sequence(SequenceKind::kList)) ||
                      (a.is_sequence(SequenceKind::kTuple) && b.is_sequence(SequenceKind::kTuple));
   if (lists) {
     const auto& x = a.list().items;
     const auto& y = b.list().items;
     for (size_t i = 0; i < x.size() && i < y.size(); ++i) {
-      if (!equal(x[i], y[i])) return compare(x[i], y[i], operation);
+      if (!equal(x[i], y[i], budget)) return compare(x[i], y[i], operation, budget);
     }
     return x.size() < y.size() ? -1 : x.size() > y.size();
   }

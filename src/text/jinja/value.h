@@ -22,6 +22,19 @@ struct Generator;
 /// recursively.
 inline constexpr int kMaxValueDepth = 200;
 
+/// What a run of a template may still do, in steps.
+class StepBudget {
+ public:
+  explicit StepBudget(size_t steps) : limit_(steps), left_(steps) {}
+
+  /// Uses up steps. Throws Error when none are left.
+  void charge(size_t steps);
+
+ private:
+  size_t limit_;
+  size_t left_;
+};
+
 /// A name or attribute that does not exist. `message` is what an attempt to use it says.
 struct Undefined {
   std::string message;
@@ -148,10 +161,10 @@ struct Namespace {
 };
 
 /// Python's ==.
-bool equal(const Value& a, const Value& b);
+bool equal(const Value& a, const Value& b, StepBudget& budget);
 
 /// Negative, zero or positive as Python orders a and b. Throws Error for types that have no order.
-int compare(const Value& a, const Value& b, std::string_view operation);
+int compare(const Value& a, const Value& b, std::string_view operation, StepBudget& budget);
 
 /// Two values that can be keys have the same hash text exactly when they are equal. Throws Error for lists
 /// and dictionaries.
