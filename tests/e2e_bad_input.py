@@ -127,6 +127,8 @@ def test_weights_not_finite(tmp_path, name, value):
         ("rms_norm_eps", "small"),
         ("rope_theta", 0),
         ("rope_scaling", {"rope_type": "from_another_planet", "factor": 8.0}),
+        ("layer_types", ["sliding_attention", "full_attention"]),
+        ("num_local_experts", 8),
         ("hidden_act", "gelu"),
         ("quantization_config", {"quant_method": "gptq", "bits": 4}),
         ("quantization_config", {"quant_method": "atom", "version": 999}),
@@ -136,6 +138,12 @@ def test_config_field(tmp_path, field, value):
     model = copy_model("gqa_tied_f32", tmp_path / "model", config=lambda config: config.update({field: value}))
     quantize_fails(model, tmp_path)
     assert_fails(run("generate", model, "-p", "a", "--max-tokens", "1", timeout=SECONDS), 1)
+
+
+def test_config_with_both_kinds_of_rope_settings(tmp_path):
+    both = {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    model = copy_model("gqa_tied_f32", tmp_path / "model", config=lambda config: config.update(both))
+    assert "rope_scaling.rope_type" in quantize_fails(model, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"architectures": ["LlamaForCausalLM"]}', "\x00" * 100])
@@ -394,6 +402,30 @@ def test_output_exists(tmp_path):
     assert (out / "precious").read_text() == "mine"
 
 
+def test_overwrite_replaces_packed_checkpoints_only(tmp_path):
+    """Not the model itself, a folder around it, somebody's files, or the current folder; and what a link points to."""
+    model = copy_model("gqa_tied_f32", tmp_path / "models" / "tiny")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis").write_text("mine")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for out in (model, model.parent, home):
+        assert_fails(run("quantize", model, "-o", out, "--overwrite", *TINY_QUANTIZE, timeout=SECONDS), 1)
+    here = subprocess.run([BINARY, "quantize", str(model), "-o", ".", *TINY_QUANTIZE], cwd=home, capture_output=True, text=True,
+                          timeout=SECONDS, check=False)
+    assert_fails(here, 1)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    assert run("quantize", model, "-o", tmp_path / "out", *TINY_QUANTIZE).returncode == 0
+    (tmp_path / "link").symlink_to("out")
+    assert run("quantize", model, "-o", tmp_path / "link", "--overwrite", *TINY_QUANTIZE).returncode == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_output_is_a_link_to_nothing(tmp_path):
+    (tmp_path / "out").symlink_to("nowhere")
+    quantize_fails(MODEL, tmp_path)
+
+
 def test_output_is_a_file(tmp_path):
     (tmp_path / "out").write_text("mine")
     assert_fails(run("quantize", MODEL, "-o", tmp_path / "out", *TINY_QUANTIZE, timeout=SECONDS), 1)
@@ -420,6 +452,32 @@ def test_standard_output_full():
         result = subprocess.run(
             [BINARY, "inspect", str(MODEL), "--json"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False)
     assert result.returncode == 1 and result.stderr.splitlines()[-1].startswith("error: "), result.stderr
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2>&- <&- >&-"])
+def test_standard_error_cannot_be_written(tmp_path, redirection):
+    """No abort, and no message inside of a file that took the number of a closed stream."""
+    options = " ".join(f"'{option}'" for option in TINY_QUANTIZE)
+    command = f"'{BINARY}' quantize '{MODEL}' -o '{tmp_path}/out' {options} {redirection}; '{BINARY}' inspect /nowhere {redirection}"
+    result = subprocess.run(["bash", "-c", command], stdout=subprocess.DEVNULL, timeout=SECONDS, check=False)
+    assert result.returncode == 1
+    assert run("inspect", tmp_path / "out", "--json").returncode == 0
+
+
+def test_reader_of_standard_output_leaves(tmp_path):
+    options = " ".join(f"'{option}'" for option in TINY_QUANTIZE)
+    command = f"set -o pipefail; '{BINARY}' quantize '{MODEL}' -o '{tmp_path}/out' {options} | true"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert result.returncode in (0, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_unknown_tensor_is_found_before_the_work(tmp_path):
+    model = copy_model("gqa_tied_f32", tmp_path / "model")
+    file = Safetensors(model / "model.safetensors")
+    file.header["model.layers.0.self_attn.q_proj.bias"] = file.header.pop("model.norm.weight")
+    file.write(model / "model.safetensors")
+    assert "q_proj.bias" in quantize_fails(model, tmp_path)
 
 
 # --- texts and options ------------------------------------------------------------------------------------------------
@@ -498,6 +556,10 @@ def test_quantize_option_value(tmp_path, option, value):
         ["generate", MODEL, "-p", "a", "--threads", "0"],
         ["generate", MODEL, "-p", "a", "--threads", "1000000"],
         ["generate", MODEL, "-p", "a", "--seed", "soon"],
+        ["generate", MODEL, "-p", "a", "--seed", "-1"],
+        ["generate", MODEL, "-p", "a", "--seed", "18446744073709551616"],
+        ["generate", MODEL, "-p", "a", "--top-k", "99999999999999999999"],
+        ["quantize", MODEL, "-o", "/tmp/never", "--calib", TEXT, "--kv-bits", "3"],
         ["generate", MODEL, "-p", "a", "--device", "toaster"],
         ["quantize", MODEL, "--calib", TEXT],
         ["quantize", MODEL, "-o", "/tmp/never", "--calib", TEXT, "--recipe", "cake"],
