@@ -120,6 +120,7 @@ def test_weights_not_finite(tmp_path, name, value):
         ("hidden_size", 1 << 40),
         ("num_hidden_layers", 1 << 31),
         ("num_hidden_layers", 3),
+        ("num_hidden_layers", 1 << 24),
         ("num_attention_heads", 0),
         ("num_key_value_heads", 3),
         ("head_dim", 15),

@@ -75,9 +75,21 @@ inline float inverse_rms(float sum, int64_t n, float eps) {
   return 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
 }
 
+/// e^(x - n log 2) for x within half a log 2 of n log 2: what exp() multiplies by 2^n. A two-part log(2),
+/// then a degree-6 polynomial, all by fma (Cephes expf's scheme).
+inline float exp_fraction(float x, float n) {
+  const float r = std::fma(n, 2.12194440e-4f, std::fma(n, -0.693359375f, x));
+  float p = 1.9875691500e-4f;
+  p = std::fma(p, r, 1.3981999507e-3f);
+  p = std::fma(p, r, 8.3334519073e-3f);
+  p = std::fma(p, r, 4.1665795894e-2f);
+  p = std::fma(p, r, 1.6666665459e-1f);
+  p = std::fma(p, r, 5.0000001201e-1f);
+  return std::fma(p * r, r, r) + 1.0f;
+}
+
 /// e^x. Within 2 ulp for x in [-87.3, 88.3]; 0 below, e^88.3 above, NaN gives 0.
-/// Range reduction by round-to-nearest of x * log2(e) with a two-part log(2), then a degree-6 polynomial, all
-/// by fma (Cephes expf's scheme).
+/// Range reduction by round-to-nearest of x * log2(e).
 inline float exp(float x) {
   if (!(x >= -87.3f)) return 0.0f;
   // From 88.38 on, n would be 128, and 2^128 is not finite.
@@ -85,14 +97,7 @@ inline float exp(float x) {
   // Adding and subtracting 1.5 * 2^23 rounds to nearest even.
   constexpr float kMagic = 12582912.0f;
   const float n = std::fma(bounded, 1.44269504088896341f, kMagic) - kMagic;
-  const float r = std::fma(n, 2.12194440e-4f, std::fma(n, -0.693359375f, bounded));
-  float p = 1.9875691500e-4f;
-  p = std::fma(p, r, 1.3981999507e-3f);
-  p = std::fma(p, r, 8.3334519073e-3f);
-  p = std::fma(p, r, 4.1665795894e-2f);
-  p = std::fma(p, r, 1.6666665459e-1f);
-  p = std::fma(p, r, 5.0000001201e-1f);
-  const float y = std::fma(p * r, r, r) + 1.0f;
+  const float y = exp_fraction(bounded, n);
   const auto exponent = static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23;
   return y * std::bit_cast<float>(exponent);
 }
@@ -104,14 +109,7 @@ inline float exp_term(float x) {
   constexpr float kMagic = 12582912.0f;
   const float shifted = std::fma(bounded, 1.44269504088896341f, kMagic);
   const float n = shifted - kMagic;
-  const float r = std::fma(n, 2.12194440e-4f, std::fma(n, -0.693359375f, bounded));
-  float p = 1.9875691500e-4f;
-  p = std::fma(p, r, 1.3981999507e-3f);
-  p = std::fma(p, r, 8.3334519073e-3f);
-  p = std::fma(p, r, 4.1665795894e-2f);
-  p = std::fma(p, r, 1.6666665459e-1f);
-  p = std::fma(p, r, 5.0000001201e-1f);
-  const float y = std::fma(p * r, r, r) + 1.0f;
+  const float y = exp_fraction(bounded, n);
   // The low bits of `shifted` hold n as an integer.
   const uint32_t exponent = (std::bit_cast<uint32_t>(shifted) + 127u) << 23;
   return y * std::bit_cast<float>(exponent);

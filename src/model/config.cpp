@@ -1,5 +1,6 @@
 #include "model/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -109,7 +110,12 @@ ModelConfig ModelConfig::from_json(const Json& json, const std::string& source) 
   only(json, source, "mlp_bias", false);
   only(json, source, "sliding_window", nullptr);
   only(json, source, "use_sliding_window", false);
-  only(json, source, "layer_types", Json(static_cast<size_t>(config.n_layers), "full_attention"));
+  if (const Json* types = find(json, "layer_types")) {
+    const bool plain = types->is_array() && std::all_of(types->begin(), types->end(),
+                                                        [](const Json& t) { return t == "full_attention"; });
+    require(plain, "{}: layer_types: only \"full_attention\" is supported, found {}", source,
+            printable(types->dump()));
+  }
   only(json, source, "partial_rotary_factor", 1.0);
   only(json, source, "num_local_experts", nullptr);
   only(json, source, "final_logit_softcapping", nullptr);

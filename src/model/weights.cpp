@@ -1,5 +1,6 @@
 #include "model/weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -40,6 +41,10 @@ bool ends_with(const std::string& text, const std::string& suffix) {
          text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
 }
 
+void require_tensor(const Checkpoint& checkpoint, const std::string& name) {
+  require(checkpoint.contains(name), "{}: tensor {}: missing", checkpoint.path().string(), name);
+}
+
 /// Throws Error naming the first tensor that is not among `names`.
 void refuse_others(const Checkpoint& checkpoint, const std::set<std::string>& names, bool tied_embeddings) {
   for (const std::string& name : checkpoint.names()) {
@@ -74,8 +79,8 @@ LinearShape shape_of(const ModelConfig& config, LayerInput input) {
 }
 
 Tensor WeightReader::load(const std::string& name, const std::vector<int64_t>& shape) {
+  require_tensor(checkpoint_, name);
   const std::string file = checkpoint_.path().string();
-  require(checkpoint_.contains(name), "{}: tensor {}: missing", file, name);
   const TensorInfo info = checkpoint_.info(name);
   require(info.shape == shape, "{}: tensor {}: expected shape {}, found {}", file, name, text_of(shape),
           text_of(info.shape));
@@ -187,9 +192,12 @@ void WeightReader::refuse_unread(bool tied_embeddings) const {
   refuse_others(checkpoint_, read_, tied_embeddings);
 }
 
-void refuse_unknown_tensors(const Checkpoint& checkpoint, const ModelConfig& config) {
-  std::set<std::string> known = {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"};
-  for (int64_t i = 0; i < config.n_layers; ++i) {
+void check_tensor_names(const Checkpoint& checkpoint, const ModelConfig& config) {
+  std::set<std::string> known = {"model.embed_tokens.weight", "model.norm.weight"};
+  if (!config.tied_embeddings) known.insert("lm_head.weight");
+  // Layers beyond the number of tensors are missing anyway: a false count takes no memory.
+  const auto layers = std::min(config.n_layers, static_cast<int64_t>(checkpoint.names().size()));
+  for (int64_t i = 0; i < layers; ++i) {
     const std::string prefix = layer_prefix(i);
     known.insert(prefix + "input_layernorm.weight");
     known.insert(prefix + "post_attention_layernorm.weight");
@@ -198,6 +206,7 @@ void refuse_unknown_tensors(const Checkpoint& checkpoint, const ModelConfig& con
     }
   }
   refuse_others(checkpoint, known, config.tied_embeddings);
+  for (const std::string& name : known) require_tensor(checkpoint, name);
 }
 
 }  // namespace atom

@@ -55,8 +55,8 @@ class WeightReader {
   std::set<std::string> read_;
 };
 
-/// Throws Error naming the first tensor that a full-precision model of this configuration does not have;
-/// looks at names alone.
-void refuse_unknown_tensors(const Checkpoint& checkpoint, const ModelConfig& config);
+/// Throws Error naming the first tensor that a full-precision model of this configuration does not have,
+/// or else one that it lacks; looks at names alone.
+void check_tensor_names(const Checkpoint& checkpoint, const ModelConfig& config);
 
 }  // namespace atom

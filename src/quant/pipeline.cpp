@@ -54,7 +54,7 @@ void check(const Checkpoint& checkpoint, const ModelConfig& config, const Recipe
   recipe.validate();
   require(!recipe.rotate_keys || std::has_single_bit(static_cast<uint64_t>(config.head_dim)),
           "{}: rotating keys needs a head_dim that is a power of two, found {}", source, config.head_dim);
-  refuse_unknown_tensors(checkpoint, config);
+  check_tensor_names(checkpoint, config);
   require(!recipe.needs_calibration() || !calibration.samples.empty(),
           "recipe {} needs calibration text, and none was given", recipe.name);
   for (const LayerInput input : kLayerInputs) layout_of(config, recipe, input);

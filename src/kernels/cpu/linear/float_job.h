@@ -18,6 +18,8 @@ struct FloatKernel {
   /// is room for the panel as float.
   void (*multiply)(const uint16_t* panel, int64_t k_count, const float* x, int64_t x_stride, int64_t tokens,
                    float* wide, float* acc);
+  /// Up to so many tokens, `wide` is not used and may be null.
+  int64_t narrow_tokens;
 };
 
 extern const FloatKernel kFloat16Avx2;

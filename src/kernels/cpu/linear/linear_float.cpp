@@ -57,14 +57,15 @@ void run_float(const DeviceContext& device, const LinearFloat& op, const FloatKe
   const int64_t runs = (m + kRun - 1) / kRun;
   const int64_t workers = worker_count(device);
   Buffer<uint16_t> panels(static_cast<size_t>(workers * kPanelChannels * kPanelRows));
-  Buffer<float> wide_panels(static_cast<size_t>(workers * kPanelChannels * kPanelRows));
+  const bool widens = m > kernel.narrow_tokens;
+  Buffer<float> wide_panels(widens ? panels.size() : 0);
   Buffer<float> sums(static_cast<size_t>(workers * kRun * kPanelRows));
   const int64_t strip_bytes = std::max(kPanelRows * op.x.cols * 2 * std::min(m, kRun), int64_t{1});
   const int64_t most = std::max(strips / (4 * workers), int64_t{1});
   const int64_t grain = std::clamp(kMinBytes / strip_bytes, int64_t{1}, most);
   for_chunks(device, runs * strips, grain, [&](int64_t begin, int64_t end, int worker) {
     uint16_t* panel = panels.data() + worker * kPanelChannels * kPanelRows;
-    float* wide = wide_panels.data() + worker * kPanelChannels * kPanelRows;
+    float* wide = widens ? wide_panels.data() + worker * kPanelChannels * kPanelRows : nullptr;
     float* acc = sums.data() + worker * kRun * kPanelRows;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t token = i / strips * kRun;

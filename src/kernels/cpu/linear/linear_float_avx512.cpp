@@ -43,7 +43,7 @@ struct LoadBfloat16 {
 
 }  // namespace
 
-const FloatKernel kFloat16Avx512 = {transpose, multiply<LoadFloat16>};
-const FloatKernel kBfloat16Avx512 = {transpose, multiply<LoadBfloat16>};
+const FloatKernel kFloat16Avx512 = {transpose, multiply<LoadFloat16>, kNarrowTokens};
+const FloatKernel kBfloat16Avx512 = {transpose, multiply<LoadBfloat16>, kNarrowTokens};
 
 }  // namespace atom::cpu
