@@ -96,7 +96,7 @@ def test_safetensors_wrong_shape_for_the_config(tmp_path):
     assert Q_PROJ in quantize_fails(model, tmp_path)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 65520.0])
 @pytest.mark.parametrize("name", [Q_PROJ, "model.norm.weight", "model.embed_tokens.weight"])
 def test_weights_not_finite(tmp_path, name, value):
     def change(file):
@@ -323,12 +323,11 @@ def test_packed_unknown_field(tmp_path, packed):
 def test_packed_fields_of_the_wrong_type(tmp_path, packed):
     config = json.loads((packed / "config.json").read_text())
     for field in config["quantization_config"]:
-        if field == "calibration":  # for the record only: any object will do
-            continue
         folder = tmp_path / field
         shutil.copytree(packed, folder)
         changed = json.loads(json.dumps(config))
-        changed["quantization_config"][field] = {"not": ["this"]}
+        # The calibration is for the record only: any object will do.
+        changed["quantization_config"][field] = [1] if field == "calibration" else {"not": ["this"]}
         (folder / "config.json").write_text(json.dumps(changed))
         assert field in packed_fails(folder)
 
@@ -341,6 +340,17 @@ def test_packed_tensor_missing(tmp_path, packed):
         file.remove(name)
         file.write(folder / "model.safetensors")
         packed_fails(folder)
+
+
+@pytest.mark.parametrize("suffix, pattern", [(".scales", "<e"), (".outlier_scales", "<e"), (".outlier_qweight", "<b")])
+def test_packed_values_that_the_format_does_not_have(tmp_path, packed, suffix, pattern):
+    folder = tmp_path / "p"
+    shutil.copytree(packed, folder)
+    file = Safetensors(folder / "model.safetensors")
+    name = next(name for name in file.names() if name.endswith(suffix))
+    struct.pack_into(pattern, file.data, file.header[name]["data_offsets"][0], -128 if pattern == "<b" else -0.5)
+    file.write(folder / "model.safetensors")
+    assert name in packed_fails(folder)
 
 
 def test_packed_truncated(tmp_path, packed):
@@ -361,6 +371,24 @@ def test_packed_quantized_again(tmp_path, packed):
 def test_model_that_is_not_there(tmp_path, command):
     options = {"generate": ["-p", "a"], "quantize": ["-o", tmp_path / "out", *TINY_QUANTIZE]}.get(command, [])
     assert "nowhere" in assert_fails(run(command, tmp_path / "nowhere", *options, stdin="a\n", timeout=SECONDS), 1)
+
+
+def test_bytes_that_a_terminal_acts_on(tmp_path):
+    for arguments in (["inspect", tmp_path / "\x1b[31mred"], ["generate", MODEL, "-p", "a", "--seed", "\x1b[2J"], ["\x1b[2J"]):
+        result = run(*arguments, timeout=SECONDS)
+        assert "\x1b" not in result.stderr and "\\x1b" in assert_fails(result, result.returncode)
+
+
+def test_model_cut_short_while_in_use(tmp_path):
+    model = copy_model("gqa_tied_f32", tmp_path / "model")
+    with subprocess.Popen([BINARY, "chat", str(model), "--max-tokens", "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, errors="replace") as chat:
+        chat.stdin.write("Hello.\n")
+        chat.stdin.flush()
+        chat.stdout.readline()
+        os.truncate(model / "model.safetensors", 0)
+        _, errors = chat.communicate("Hello again.\n", timeout=SECONDS)
+    assert chat.returncode == 1 and errors.splitlines()[-1].startswith("error: a file in use was cut short"), errors
 
 
 def test_model_is_an_empty_file(tmp_path):
@@ -510,6 +538,12 @@ def test_calibration_text_too_short(tmp_path):
     quantize_fails(MODEL, tmp_path, options=replaced("--calib", tmp_path / "text"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32-be"])
+def test_calibration_text_in_another_encoding(tmp_path, encoding):
+    (tmp_path / "text").write_bytes(TEXT.read_text().encode(encoding))
+    assert "not a text" in quantize_fails(MODEL, tmp_path, options=replaced("--calib", tmp_path / "text"))
+
+
 def test_calibration_jsonl_broken(tmp_path):
     line = json.dumps({"text": TEXT.read_text()}) + "\n"
     (tmp_path / "text.jsonl").write_text('{"text": 7}\n' + line)
@@ -569,6 +603,11 @@ def test_quantize_option_value(tmp_path, option, value):
 )
 def test_usage(arguments):
     assert_fails(run(*arguments, stdin="", timeout=SECONDS), 2)
+
+
+def test_end_of_text_outside_of_the_vocabulary(tmp_path):
+    model = copy_model("gqa_tied_f32", tmp_path / "model", config=lambda config: config.update(eos_token_id=[2, 320]))
+    assert "eos_token_id" in quantize_fails(model, tmp_path)
 
 
 def test_prompt_longer_than_the_context():

@@ -159,6 +159,12 @@ def test_kernels_of_every_instruction_set_agree(packed):
 # --- inspect ----------------------------------------------------------------------------------------------------------
 
 
+def test_log_level():
+    """Where the log leaves out `info` there is no progress either."""
+    said = {level: run("eval", "ppl", MODEL, *EVAL, "--windows", "1", "--log-level", level).stderr for level in ("info", "off")}
+    assert "perplexity 1/1" in said["info"] and said["off"] == ""
+
+
 def test_inspect(packed):
     name, out = packed
     before, after = run_json("inspect", GOLDEN / name), run_json("inspect", out)
@@ -219,6 +225,25 @@ def test_chat_answers_each_line():
     result = run("chat", MODEL, "--max-tokens", "5", "--temperature", "0", stdin="hello\nagain\n")
     assert result.returncode == 0, result.stderr
     assert result.stdout
+
+
+def test_chat_at_a_terminal_goes_on_after_a_message_that_is_too_long():
+    import os
+    import pty
+    import subprocess
+
+    from atom_cli import BINARY
+
+    terminal, inside = pty.openpty()
+    with subprocess.Popen([BINARY, "chat", str(MODEL), "--max-tokens", "5", "--context", "64"], stdin=inside,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace") as chat:
+        os.close(inside)
+        os.write(terminal, b"word " * 100 + b"\nhello\n\x04")
+        out, errors = chat.communicate(timeout=60)
+    os.close(terminal)
+    assert chat.returncode == 0 and out, errors
+    assert sum(line.startswith("> error: the message") or line.startswith("error: the message") for line in errors.splitlines()) == 1
+    assert run("chat", MODEL, "--context", "64", stdin="word " * 100 + "\n").returncode == 1
 
 
 def test_interrupted_leaves_nothing(tmp_path):

@@ -109,9 +109,16 @@ class Chat {
     if (options.system) conversation_.add("system", *options.system);
   }
 
+  /// Throws Error where the message leaves no room for an answer; it is then not part of the conversation.
   void answer(const std::string& line) {
     conversation_.add("user", line);
     request_.prompt = encode();
+    const auto tokens = static_cast<int64_t>(request_.prompt.size());
+    if (tokens >= generator_.context()) {
+      conversation_.take_back();
+      fail("the message makes a prompt of {} tokens, which leaves no room for an answer in a context of {}",
+           tokens, generator_.context());
+    }
     stop_answer = 0;
     const bool stream = !options_->output.json;
     GenerationResult result = generator_.generate(request_, [&](std::string_view text) {
@@ -173,10 +180,20 @@ void run(const Options& options) {
   Chat chat(options, *checkpoint, tokenizer, *model);
   install_handlers();
   LineReader lines;
+  const bool terminal = ::isatty(STDIN_FILENO) != 0;
   while (const auto line = lines.next()) {
-    if (!line->empty()) chat.answer(*line);
+    if (line->empty()) continue;
+    try {
+      chat.answer(*line);
+    } catch (const Interrupted&) {
+      throw;
+    } catch (const Error& error) {
+      // Somebody at a terminal can say it in other words; a program could not know which answer is missing.
+      if (!terminal) throw;
+      spdlog::error("{}", error.what());
+    }
   }
-  if (::isatty(STDIN_FILENO) != 0) std::fputs("\n", stderr);
+  if (terminal) std::fputs("\n", stderr);
   if (options.output.json) print_json(chat.summary());
 }
 

@@ -80,8 +80,9 @@ void add_kv_cache_option(CLI::App& command, std::optional<KvFormat>& format) {
 std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, const Device& device) {
   auto model = Model::load(checkpoint, device.context());
   throw_if_interrupted();
-  std::map<std::string, int> kernels;
+  std::map<std::string, int> kernels, slow;
   for (const auto& [name, info] : model->linear_infos()) {
+    if (!info.reason.empty()) ++slow[fmt::format("{}: {}", info.kernel, info.reason)];
     ++kernels[fmt::format("{} {} by {}", name == "lm_head" ? "lm_head" : "linear", info.kind, info.kernel)];
   }
   std::string list;
@@ -89,9 +90,12 @@ std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, const Device& de
     list +=
         fmt::format("{}{}{}", list.empty() ? "" : ", ", kernel, count > 1 ? fmt::format(" x{}", count) : "");
   }
-  spdlog::info("{}: {:.1f} M weights, {:.1f} MB; {}", checkpoint.path().filename().string(),
+  spdlog::info("{}: {:.1f} M weights, {:.1f} MB; {}", printable(checkpoint.path().filename().string()),
                static_cast<double>(model->weight_count()) / 1e6,
                static_cast<double>(model->weight_bytes()) / 1e6, list);
+  for (const auto& [kernel, count] : slow) {
+    spdlog::warn("{} linear layers run on the slow kernel {}", count, kernel);
+  }
   for (const OpChoice& choice : op_choices(*model)) {
     if (choice.implementation != "reference" || device.context().isa == CpuIsa::reference) continue;
     spdlog::warn("{} runs on the slow kernel reference: no other has these shapes", choice.op);

@@ -20,8 +20,10 @@
 /// What the subcommands share: options, loading, printing.
 namespace atom::cli {
 
-/// Of counts that have no limit of their own.
-inline constexpr int64_t kLargestCount = int64_t{1} << 60;
+/// Accepts counts from `least` on that have no limit of their own.
+inline CLI::Range at_least(int64_t least) {
+  return {least, int64_t{1} << 60};
+}
 
 /// Accepts what fits 64 bits without a sign. CLI11 itself wraps negative numbers around and saturates large
 /// ones.

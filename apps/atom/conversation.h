@@ -25,6 +25,9 @@ class Conversation {
 
   void add(const std::string& role, const std::string& content);
 
+  /// Drops the newest message.
+  void take_back();
+
   /// Drops the oldest message that is not the system's and what follows it up to the next message of the
   /// user; false when that would leave nothing to answer.
   bool forget_oldest_turn();

@@ -78,14 +78,14 @@ void add_eval(CLI::App& app, Command& chosen) {
   add_model_argument(*command, options->model);
   command->add_option("--text", options->documents.file, "The text to predict")->required();
   command->add_option("--skip", options->documents.skip, "Of documents: pass over the first so many")
-      ->check(CLI::Range(int64_t{0}, kLargestCount))
+      ->check(at_least(0))
       ->capture_default_str();
   command
       ->add_option("--limit", options->documents.limit, "Of documents: read so many at most (default: all)")
-      ->check(CLI::Range(int64_t{1}, kLargestCount));
+      ->check(at_least(1));
   command
       ->add_option("--windows", options->perplexity.windows, "Only the first so many windows (default: all)")
-      ->check(CLI::Range(int64_t{1}, kLargestCount));
+      ->check(at_least(1));
   command
       ->add_option("--window", options->perplexity.window,
                    "Tokens of a window (default: 2048, or the model's context where that is shorter)")

@@ -18,7 +18,7 @@ void GenerationOptions::add_to(CLI::App& command) {
           "wilder")
       ->capture_default_str();
   command.add_option("--top-k", sampling.top_k, "Draw among the K most likely tokens only (0: all)")
-      ->check(CLI::Range(int64_t{0}, kLargestCount))
+      ->check(at_least(0))
       ->check(kWholeNumber)
       ->capture_default_str();
   command

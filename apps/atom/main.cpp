@@ -22,8 +22,9 @@ constexpr int kInterrupted = 130;
 int report(std::string message, int code) {
   std::replace(message.begin(), message.end(), '\n', ' ');
   while (!message.empty() && message.back() == ' ') message.pop_back();
-  // Not fmt::print, which throws when standard error cannot be written.
-  std::fputs(("error: " + message + "\n").c_str(), stderr);
+  // Paths and values may hold bytes that a terminal would act on. Not fmt::print, which throws when standard
+  // error cannot be written.
+  std::fputs(("error: " + atom::printable(message, message.size()) + "\n").c_str(), stderr);
   return code;
 }
 

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "common.h"
 #include "documents.h"
+#include "engine/stop_tokens.h"
 #include "eval/perplexity.h"
 #include "quant/pipeline.h"
 #include "weight_size.h"
@@ -177,6 +178,7 @@ void run(const Options& options) {
   {
     const auto checkpoint = Checkpoint::open(options.model);
     const text::Tokenizer tokenizer = load_tokenizer(*checkpoint);
+    end_of_text_ids(*checkpoint, tokenizer);  // an id that is none would end nothing afterwards
     if (options.eval_text) eval_tokens = read_eval_tokens(options, *checkpoint, tokenizer);
     const CalibrationSet set = calibrated ? calibrate(options, *checkpoint, tokenizer) : CalibrationSet{};
     report = quantize(*checkpoint, device.context(), recipe, set, out.path(), false);
@@ -257,12 +259,12 @@ void add_quantize(CLI::App& app, Command& chosen) {
   command->add_option("--recipe", options->recipe, "atom, atom-w4a8 or rtn")->capture_default_str();
   command->add_option("--calib", options->calibration.file, "The calibration text (see below)");
   command->add_option("--calib-skip", options->calibration.skip, "Of documents: pass over the first so many")
-      ->check(CLI::Range(int64_t{0}, kLargestCount))
+      ->check(at_least(0))
       ->capture_default_str();
   command
       ->add_option("--calib-limit", options->calibration.limit,
                    "Of documents: read so many at most (default: four times what the samples need)")
-      ->check(CLI::Range(int64_t{1}, kLargestCount));
+      ->check(at_least(1));
   command->add_option("--samples", options->samples, "Samples to calibrate on, drawn without overlap")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
       ->capture_default_str();
@@ -277,7 +279,7 @@ void add_quantize(CLI::App& app, Command& chosen) {
   command
       ->add_option("--eval-windows", options->eval_windows,
                    "Only the first so many windows of it (default: all)")
-      ->check(CLI::Range(int64_t{1}, kLargestCount));
+      ->check(at_least(1));
   add_recipe_options(*command, options);
   options->device.add_to(*command);
   options->output.add_to(*command);

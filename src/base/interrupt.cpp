@@ -1,6 +1,7 @@
 #include "base/interrupt.h"
 
 #include <csignal>
+#include <unistd.h>
 
 #include "base/error.h"
 
@@ -18,6 +19,13 @@ void on_signal(int signal) {
   interrupt_flag = 1;
 }
 
+void on_bus_error(int) {
+  constexpr char kMessage[] = "error: a file in use was cut short by another process, or cannot be read\n";
+  // Nothing but write and _exit is allowed here.
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1);
+  ::_exit(1);
+}
+
 }  // namespace
 
 void install_interrupt_handler() {
@@ -27,6 +35,7 @@ void install_interrupt_handler() {
   if (std::signal(SIGHUP, on_signal) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);
   // A reader that went away is an error of the write, behind which temporary files are removed.
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGBUS, on_bus_error);
 }
 
 bool interrupted() {

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "base/interrupt.h"
+#include "base/log.h"
 
 namespace atom {
 namespace {
@@ -24,7 +25,7 @@ std::string clock_text(double seconds) {
 Progress::Progress(std::string label, int64_t total, bool quiet)
     : label_(std::move(label)),
       total_(std::max<int64_t>(total, 1)),
-      quiet_(quiet),
+      quiet_(quiet || !spdlog::should_log(spdlog::level::info)),
       terminal_(::isatty(STDERR_FILENO) != 0),
       start_(Clock::now()),
       last_draw_(start_ - std::chrono::hours(1)) {}

@@ -7,7 +7,7 @@
 namespace atom {
 
 /// Progress of long work on standard error: a bar with an estimate of the time left on a terminal, a plain
-/// line about every ten seconds elsewhere, nothing when `quiet`.
+/// line about every ten seconds elsewhere; nothing when `quiet` or where the log leaves out `info`.
 class Progress {
  public:
   Progress(std::string label, int64_t total, bool quiet = false);

@@ -30,6 +30,12 @@ class FieldReader {
     return value.get<std::string>();
   }
 
+  const Json& object(const std::string& name) {
+    const Json& value = field(name);
+    require(value.is_object(), "{}.{}: expected an object, found {}", where_, name, value.type_name());
+    return value;
+  }
+
   bool boolean(const std::string& name) {
     const Json& value = field(name);
     require(value.is_boolean(), "{}.{}: expected true or false, found {}", where_, name, value.type_name());
@@ -137,7 +143,7 @@ QuantizationConfig QuantizationConfig::from_json(const Json& json, const std::st
   config.kv_cache_bits = reader.one_of("kv_cache_bits", {4, 8, 16});
   config.rotate_keys = reader.boolean("rotate_keys");
   config.lm_head_bits = reader.one_of("lm_head_bits", {8, 16});
-  config.calibration = reader.field("calibration");
+  config.calibration = reader.object("calibration");
   reader.refuse_unknown();
   return config;
 }

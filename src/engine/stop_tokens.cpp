@@ -4,16 +4,18 @@
 #include <string>
 
 #include "base/error.h"
+#include "model/config.h"
 
 namespace atom {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-void add_id(const Json& value, const Checkpoint& checkpoint, std::set<int32_t>& ids) {
-  const bool fits = value.is_number_integer() && value.get<double>() >= 0 && value.get<double>() <= INT32_MAX;
-  require(fits, "{}: config: eos_token_id: expected a token id or a list of them, found {}",
-          checkpoint.path().string(), printable(value.dump(-1, ' ', true)));
+void add_id(const Json& value, const std::string& source, int64_t vocab, std::set<int32_t>& ids) {
+  const bool fits = value.is_number_integer() && value.get<double>() >= 0 &&
+                    value.get<double>() < static_cast<double>(vocab);
+  require(fits, "{}: eos_token_id: expected a token id below {} or a list of them, found {}", source, vocab,
+          printable(value.dump(-1, ' ', true)));
   ids.insert(value.get<int32_t>());
 }
 
@@ -22,11 +24,13 @@ void add_id(const Json& value, const Checkpoint& checkpoint, std::set<int32_t>& 
 std::vector<int32_t> end_of_text_ids(const Checkpoint& checkpoint, const text::Tokenizer& tokenizer) {
   std::set<int32_t> ids;
   const Json& config = checkpoint.config();
+  const std::string source = checkpoint.path().string() + ": config";
+  const int64_t vocab = ModelConfig::from_json(config, source).vocab;
   const auto number = config.find("eos_token_id");
   if (number != config.end() && number->is_array()) {
-    for (const Json& item : *number) add_id(item, checkpoint, ids);
+    for (const Json& item : *number) add_id(item, source, vocab, ids);
   } else if (number != config.end() && !number->is_null()) {
-    add_id(*number, checkpoint, ids);
+    add_id(*number, source, vocab, ids);
   }
 
   const Json& tokens = checkpoint.tokenizer_config();

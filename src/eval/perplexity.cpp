@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/interrupt.h"
 #include "base/progress.h"
 #include "engine/runner.h"
 #include "kernels/ops.h"
@@ -43,6 +44,7 @@ double window_nll(const Model& model, Runner& runner, BlockTable& table, std::sp
   double sum = 0.0;
   const size_t size = window.size();
   for (size_t begin = 0; begin < size; begin += kStepTokens) {
+    throw_if_interrupted();
     const size_t end = std::min(begin + kStepTokens, size);
     const Chunk chunk{&table, window.subspan(begin, end - begin)};
     const MatrixView<const float> hidden = runner.step({&chunk, 1});

@@ -63,6 +63,7 @@ TEST(FiniteHalf, SaturatesInsteadOfInfinity) {
   EXPECT_EQ(finite_half(65520.0f), 65504.0f);
   EXPECT_EQ(finite_half(kInfinity), 65504.0f);
   EXPECT_EQ(finite_half(-kInfinity), -65504.0f);
+  EXPECT_TRUE(std::isnan(finite_half(NAN)));
   EXPECT_EQ(finite_half(1.0f + 0x1p-11f), 1.0f);
   EXPECT_EQ(finite_half(0x1p-25f), 0.0f);
   EXPECT_EQ(finite_half(0x1p-24f), 0x1p-24f);

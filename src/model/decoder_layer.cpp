@@ -1,19 +1,23 @@
 #include "model/decoder_layer.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace atom {
 
-RopeTable::RopeTable(int64_t n_positions, int64_t head_dim, float theta)
-    : cos(static_cast<size_t>(n_positions * head_dim / 2)),
-      sin(static_cast<size_t>(n_positions * head_dim / 2)),
-      positions(n_positions) {
-  const int64_t half = head_dim / 2;
+void RopeTable::grow(int64_t needed, const ModelConfig& config) {
+  if (needed <= positions) return;
+  // By doubling, so that an answer of any length costs a few tables, and never more than twice what it uses.
+  constexpr int64_t kFirst = 512;
+  positions = std::max(needed, std::min(std::max(2 * positions, kFirst), config.max_positions));
+  const int64_t half = config.head_dim / 2;
+  cos = Buffer<float>(static_cast<size_t>(positions * half));
+  sin = Buffer<float>(static_cast<size_t>(positions * half));
   for (int64_t i = 0; i < half; ++i) {
-    const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
+    const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim);
     // Rounded to float as the reference implementations have it: the angle is the float product.
-    const auto frequency = static_cast<float>(std::pow(static_cast<double>(theta), exponent));
-    for (int64_t p = 0; p < n_positions; ++p) {
+    const auto frequency = static_cast<float>(std::pow(static_cast<double>(config.rope_theta), exponent));
+    for (int64_t p = 0; p < positions; ++p) {
       const float angle = static_cast<float>(p) * frequency;
       cos[p * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
       sin[p * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));

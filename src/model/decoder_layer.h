@@ -19,14 +19,14 @@ struct Batch {
   std::span<const SequenceSpan> sequences;  // rows of the batch they own
 };
 
-/// cos and sin of every position, [positions, head_dim / 2].
+/// cos and sin of positions [0, positions), [positions, head_dim / 2].
 struct RopeTable {
   Buffer<float> cos;
   Buffer<float> sin;
   int64_t positions = 0;
 
-  RopeTable() = default;
-  RopeTable(int64_t n_positions, int64_t head_dim, float theta);
+  /// Makes the table at least `needed` positions long, of at most config.max_positions.
+  void grow(int64_t needed, const ModelConfig& config);
 };
 
 /// Activations of a step. Reused from step to step; memory only grows.
@@ -40,19 +40,25 @@ class Workspace {
   MatrixView<float> inner(int64_t rows, int64_t cols) { return view(inner_, rows, cols); }
   MatrixView<float> hidden(int64_t rows, int64_t cols) { return view(hidden_, rows, cols); }
   QuantizedActivations& quantized() { return quantized_; }
+  /// Covers the positions [0, positions).
+  const RopeTable& rope(int64_t positions, const ModelConfig& config) {
+    rope_.grow(positions, config);
+    return rope_;
+  }
 
  private:
   static MatrixView<float> view(Buffer<float>& buffer, int64_t rows, int64_t cols);
 
   Buffer<float> normed_, qkv_, attention_, gate_up_, inner_, hidden_;
   QuantizedActivations quantized_;
+  RopeTable rope_;
 };
 
 /// What every layer of a step shares.
 struct StepContext {
   const DeviceContext* device;
   const ModelConfig* config;
-  const RopeTable* rope;
+  const RopeTable* rope;  // covers the positions of the batch
   bool rotate_keys;
   Workspace* workspace;
 };

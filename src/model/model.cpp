@@ -1,11 +1,11 @@
 #include "model/model.h"
 
+#include <algorithm>
 #include <bit>
 #include <cassert>
 #include <utility>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "model/weights.h"
 
 namespace atom {
@@ -110,12 +110,7 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, const DeviceCon
     model->lm_head_ = make_float_linear(reader.floats("lm_head.weight", {config.vocab, config.hidden}));
   }
   reader.refuse_unread(config.tied_embeddings);
-  model->rope_ = RopeTable(config.max_positions, config.head_dim, config.rope_theta);
 
-  for (const auto& [name, info] : model->linear_infos()) {
-    if (!info.reason.empty())
-      spdlog::warn("{} runs on the slow kernel {}: {}", name, info.kernel, info.reason);
-  }
   return model;
 }
 
@@ -138,12 +133,14 @@ MatrixView<const float> Model::forward(const Batch& batch, PagedKvCache& cache, 
     require(token >= 0 && token < config_.vocab, "token id {} is outside of the vocabulary of {}", token,
             config_.vocab);
   }
+  int64_t end = 0;
   for (const int32_t position : batch.positions) {
-    require(position >= 0 && position < rope_.positions,
-            "position {} is beyond the model's limit of {} tokens", position, rope_.positions);
+    require(position >= 0 && position < config_.max_positions,
+            "position {} is beyond the model's limit of {} tokens", position, config_.max_positions);
+    end = std::max<int64_t>(end, position + 1);
   }
   const bool rotate = quantization_ && quantization_->rotate_keys;
-  const StepContext step{device_, &config_, &rope_, rotate, &workspace};
+  const StepContext step{device_, &config_, &workspace.rope(end, config_), rotate, &workspace};
   const MatrixView<float> hidden = workspace.hidden(rows, config_.hidden);
   run(*device_, EmbeddingLookup{batch.tokens, embedding_.dtype, embedding_.bytes.data(), hidden});
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -153,7 +150,7 @@ MatrixView<const float> Model::forward(const Batch& batch, PagedKvCache& cache, 
 }
 
 void Model::logits(MatrixView<const float> hidden, MatrixView<float> out, Workspace& workspace) const {
-  const StepContext step{device_, &config_, &rope_, false, &workspace};
+  const StepContext step{device_, &config_, nullptr, false, &workspace};
   norm_linear(step, hidden, final_norm_, *lm_head_, out);
 }
 

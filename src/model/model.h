@@ -55,7 +55,6 @@ class Model {
   ModelConfig config_;
   std::optional<QuantizationConfig> quantization_;
   const DeviceContext* device_ = nullptr;
-  RopeTable rope_;
   Tensor embedding_;  // [vocab, hidden]
   std::vector<DecoderLayer> layers_;
   Buffer<float> final_norm_;  // [hidden]

@@ -173,6 +173,25 @@ TEST(Model, RefusesTokensAndPositionsOutOfRange) {
   EXPECT_THROW(forward(0, 1 << 30), Error);
 }
 
+TEST(RopeTable, GrowsAsFarAsItIsUsed) {
+  ModelConfig config;
+  config.head_dim = 8;
+  config.rope_theta = 10000.0f;
+  config.max_positions = int64_t{1} << 24;
+  RopeTable table;
+  table.grow(3, config);
+  EXPECT_LE(table.positions, 1024);
+  const float before = table.cos[2 * 4 + 1];
+  EXPECT_EQ(before, static_cast<float>(std::cos(static_cast<double>(2.0f * 0.1f))));
+  table.grow(table.positions + 1, config);
+  EXPECT_LE(table.positions, 2048);
+  EXPECT_EQ(table.cos[2 * 4 + 1], before);
+  config.max_positions = table.positions + 1;
+  table.grow(config.max_positions, config);
+  EXPECT_EQ(table.positions, config.max_positions);
+  EXPECT_EQ(table.sin.size(), static_cast<size_t>(4 * config.max_positions));
+}
+
 TEST(ModelConfig, NamesTheFieldThatIsWrong) {
   const auto checkpoint = Checkpoint::open(golden("gqa_tied_f32"));
   const auto message = [&](auto change) {

@@ -14,26 +14,28 @@ std::string text_of(const std::vector<int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-/// Whether every value is finite. The bytes need not be aligned.
-bool all_finite(const Tensor& tensor) {
+/// Whether every value is finite and within what FP16 holds: packed checkpoints, FP16 caches and activations
+/// have no room for others. The bytes need not be aligned.
+bool fits_half(const Tensor& tensor) {
   const std::byte* bytes = tensor.bytes.data();
   const int64_t n = tensor.elements();
-  uint32_t bad = 0;
+  bool fits = true;
   if (tensor.dtype == DType::f32) {
+    constexpr uint32_t kLargest = 0x477FE000;  // 65504
     for (int64_t i = 0; i < n; ++i) {
       uint32_t bits = 0;
       std::memcpy(&bits, bytes + 4 * i, 4);
-      bad |= static_cast<uint32_t>((bits & 0x7F800000u) == 0x7F800000u);
+      fits &= (bits & 0x7FFFFFFF) <= kLargest;
     }
   } else {
-    const uint16_t exponent = tensor.dtype == DType::f16 ? 0x7C00 : 0x7F80;
+    const uint16_t largest = tensor.dtype == DType::f16 ? 0x7BFF : 0x477F;  // 65504, 65280
     for (int64_t i = 0; i < n; ++i) {
       uint16_t bits = 0;
       std::memcpy(&bits, bytes + 2 * i, 2);
-      bad |= static_cast<uint32_t>((bits & exponent) == exponent);
+      fits &= (bits & 0x7FFF) <= largest;
     }
   }
-  return bad == 0;
+  return fits;
 }
 
 bool ends_with(const std::string& text, const std::string& suffix) {
@@ -100,7 +102,8 @@ Tensor WeightReader::floats(const std::string& name, const std::vector<int64_t>&
   const std::string file = checkpoint_.path().string();
   require(is_float(tensor.dtype), "{}: tensor {}: expected a float type, found {}", file, name,
           name_of(tensor.dtype));
-  require(all_finite(tensor), "{}: tensor {}: has values that are NaN or infinite", file, name);
+  require(fits_half(tensor),
+          "{}: tensor {}: has values that are NaN or infinite, or beyond the 65504 of FP16", file, name);
   return tensor;
 }
 
@@ -143,11 +146,18 @@ Tensor WeightReader::stacked(const std::vector<std::string>& names, const std::v
 
 LowBitStorage WeightReader::low_bit(const std::string& prefix, int64_t rows, const ChannelLayout& layout) {
   const PackedNames names(prefix);
-  const auto scales_of = [&](const std::string& name, const std::vector<int64_t>& shape) {
+  const std::string file = checkpoint_.path().string();
+  const auto halves = [&](const std::string& name, const std::vector<int64_t>& shape) {
     const Tensor tensor = load(name, shape, DType::f16);
-    require(all_finite(tensor), "{}: tensor {}: has values that are NaN or infinite",
-            checkpoint_.path().string(), name);
+    require(fits_half(tensor), "{}: tensor {}: has values that are NaN or infinite", file, name);
     return copy_of<uint16_t>(tensor);
+  };
+  const auto scales_of = [&](const std::string& name, const std::vector<int64_t>& shape) {
+    auto scales = halves(name, shape);
+    const bool negative =
+        std::any_of(scales.begin(), scales.end(), [](uint16_t bits) { return bits > 0x7C00; });
+    require(!negative, "{}: tensor {}: has negative scales", file, name);
+    return scales;
   };
   LowBitStorage out;
   out.n = rows;
@@ -158,9 +168,11 @@ LowBitStorage WeightReader::low_bit(const std::string& prefix, int64_t rows, con
   }
   if (layout.n_outlier > 0 && layout.outlier_type == OutlierType::int8) {
     out.outliers = copy_of<int8_t>(load(names.outliers, {rows, layout.n_outlier}, DType::i8));
+    const bool bounded = std::find(out.outliers.begin(), out.outliers.end(), INT8_MIN) == out.outliers.end();
+    require(bounded, "{}: tensor {}: has values of -128, expected -127 to 127", file, names.outliers);
     out.outlier_scales = scales_of(names.outlier_scales, {rows});
   } else if (layout.n_outlier > 0) {
-    out.outliers_fp16 = scales_of(names.outliers_fp16, {rows, layout.n_outlier});
+    out.outliers_fp16 = halves(names.outliers_fp16, {rows, layout.n_outlier});
   }
   return out;
 }

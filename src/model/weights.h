@@ -20,8 +20,8 @@ struct LinearShape {
 
 LinearShape shape_of(const ModelConfig& config, LayerInput input);
 
-/// Reads tensors of a checkpoint with every check that a hostile file asks for (shape, type, finite values)
-/// and remembers which were read.
+/// Reads tensors of a checkpoint with every check that a hostile file asks for (shape, type, values that are
+/// finite and within FP16) and remembers which were read.
 class WeightReader {
  public:
   explicit WeightReader(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}

@@ -93,7 +93,8 @@ QuantizationReport quantize(const Checkpoint& checkpoint, const DeviceContext& d
   };
   PackedOutput output(checkpoint, config, recipe, record, out);
   output.write_shared(reader, device);
-  const RopeTable rope(longest, config.head_dim, config.rope_theta);
+  RopeTable rope;
+  rope.grow(longest, config);
 
   Progress progress("quantize", std::max<int64_t>(1, config.n_layers * kPassesPerLayer * samples), quiet);
   int64_t done = 0;

@@ -6,6 +6,7 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/mapped_file.h"
+#include "base/utf8.h"
 #include "text/json.h"
 #include "text/record_reader.h"
 
@@ -101,6 +102,25 @@ std::string joined_contents(const Json& messages) {
   return text;
 }
 
+/// Binary files and UTF-16 have NUL bytes; texts have none.
+void check_plain_text(const std::string& text, const std::filesystem::path& path) {
+  const size_t nul = text.find('\0');
+  require(nul == std::string::npos, "{}: not a text: byte {} is NUL (a text is expected in UTF-8)",
+          path.string(), nul);
+  require(text.find_first_not_of(" \t\r\n") != std::string::npos, "{}: expected text, found none",
+          path.string());
+  size_t ill_formed = 0;
+  size_t first = 0;
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Char c = decode_utf8(std::string_view(text).substr(i));
+    if (!c.valid && ill_formed++ == 0) first = i;
+    i += c.length;
+  }
+  if (ill_formed > 0) {
+    spdlog::warn("{}: {} bytes are not UTF-8, the first is byte {}", path.string(), ill_formed, first);
+  }
+}
+
 }  // namespace
 
 std::vector<Document> read_corpus(const std::filesystem::path& path, const CorpusOptions& options) {
@@ -109,8 +129,7 @@ std::vector<Document> read_corpus(const std::filesystem::path& path, const Corpu
           options.skip);
   Document document;
   document.text = read_text_file(path);
-  require(document.text.find_first_not_of(" \t\r\n") != std::string::npos, "{}: expected text, found none",
-          path.string());
+  check_plain_text(document.text, path);
   std::vector<Document> documents;
   if (options.limit > 0) documents.push_back(std::move(document));
   return documents;

@@ -32,8 +32,8 @@ struct CorpusOptions {
 ///
 /// Records are read one at a time, so memory is bounded by what is returned. A file that ends inside a record
 /// gives the records before it, and the log says so. Conversations without messages count as records and give
-/// nothing. Throws Error naming the file when it cannot be read, a record is not understood, or nothing was
-/// found.
+/// nothing. Ill-formed UTF-8 in a plain text is let pass with a warning. Throws Error naming the file when it
+/// cannot be read, is not a text (has NUL bytes), a record is not understood, or nothing was found.
 std::vector<Document> read_corpus(const std::filesystem::path& path, const CorpusOptions& options = {});
 
 /// All documents as one stream of tokens, at most `max_tokens`. Plain text is encoded as it is; conversations

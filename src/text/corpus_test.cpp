@@ -63,6 +63,7 @@ TEST(Corpus, ErrorsNameTheFile) {
       folder.path() / "missing.txt",
       folder.path(),
       write("empty.txt", " \n"),
+      write("binary.txt", std::string("a\0b", 3)),
       write("empty.json", ""),
       write("list.json", "[]"),
       write("number.json", "[1, 2]"),
@@ -77,6 +78,12 @@ TEST(Corpus, ErrorsNameTheFile) {
   for (const auto& path : bad)
     EXPECT_NE(error_of(path).find(path.string()), std::string::npos) << path << error_of(path);
   EXPECT_NE(error_of(write("one.json", "[{\"text\": \"a\"}]"), {.skip = 5}), "");
+}
+
+TEST(Corpus, IllFormedUtf8IsLetPass) {
+  const TempDir folder;
+  save_file(folder.path() / "latin1.txt", "caf\xe9");
+  EXPECT_EQ(read_corpus(folder.path() / "latin1.txt").at(0).text, "caf\xe9");
 }
 
 Tokenizer byte_tokenizer() {

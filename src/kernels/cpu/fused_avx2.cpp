@@ -57,8 +57,12 @@ void widen_bfloat16(const uint16_t* x, int64_t n, float* out) {
 }
 
 void round_to_half(const float* x, int64_t n, float* out) {
+  const __m256 high = _mm256_set1_ps(65504.0f);
+  const __m256 low = _mm256_set1_ps(-65504.0f);
   for (int64_t i = 0; i < n; i += kLanes) {
-    const __m128i half = _mm256_cvtps_ph(load(x, i, n), _MM_FROUND_TO_NEAREST_INT);
+    // The second operand is what a minimum with NaN returns: NaN stays.
+    const __m256 bounded = _mm256_max_ps(low, _mm256_min_ps(high, load(x, i, n)));
+    const __m128i half = _mm256_cvtps_ph(bounded, _MM_FROUND_TO_NEAREST_INT);
     store(out, i, n, _mm256_cvtph_ps(half));
   }
 }

@@ -39,8 +39,12 @@ void widen_bfloat16(const uint16_t* x, int64_t n, float* out) {
 }
 
 void round_to_half(const float* x, int64_t n, float* out) {
+  const __m512 high = _mm512_set1_ps(65504.0f);
+  const __m512 low = _mm512_set1_ps(-65504.0f);
   for_each_vector(n, [=](int64_t i, __mmask16 mask) {
-    const __m256i half = _mm512_cvtps_ph(_mm512_maskz_loadu_ps(mask, x + i), _MM_FROUND_TO_NEAREST_INT);
+    // The second operand is what a minimum with NaN returns: NaN stays.
+    const __m512 bounded = _mm512_max_ps(low, _mm512_min_ps(high, _mm512_maskz_loadu_ps(mask, x + i)));
+    const __m256i half = _mm512_cvtps_ph(bounded, _MM_FROUND_TO_NEAREST_INT);
     _mm512_mask_storeu_ps(out + i, mask, _mm512_cvtph_ps(half));
   });
 }

@@ -84,9 +84,14 @@ void hadamard(float* x, int64_t heads, int64_t head_dim, float norm) {
   }
 }
 
+/// x bounded to what FP16 holds; NaN stays, because the second operand is what a minimum with NaN returns.
+inline __m256 bounded(__m256 x) {
+  return _mm256_max_ps(_mm256_set1_ps(-65504.0f), _mm256_min_ps(_mm256_set1_ps(65504.0f), x));
+}
+
 void store_half(const float* x, int64_t n, uint16_t* row) {
   for (int64_t i = 0; i < n; i += kLanes) {
-    const __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT);
+    const __m128i half = _mm256_cvtps_ph(bounded(_mm256_loadu_ps(x + i)), _MM_FROUND_TO_NEAREST_INT);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(row + i), half);
   }
 }

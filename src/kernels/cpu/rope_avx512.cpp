@@ -90,9 +90,14 @@ void hadamard(float* x, int64_t heads, int64_t head_dim, float norm) {
   }
 }
 
+/// x bounded to what FP16 holds; NaN stays, because the second operand is what a minimum with NaN returns.
+inline __m512 bounded(__m512 x) {
+  return _mm512_max_ps(_mm512_set1_ps(-65504.0f), _mm512_min_ps(_mm512_set1_ps(65504.0f), x));
+}
+
 void store_half(const float* x, int64_t n, uint16_t* row) {
   for (int64_t i = 0; i < n; i += kLanes) {
-    const __m256i half = _mm512_cvtps_ph(_mm512_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT);
+    const __m256i half = _mm512_cvtps_ph(bounded(_mm512_loadu_ps(x + i)), _MM_FROUND_TO_NEAREST_INT);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(row + i), half);
   }
 }

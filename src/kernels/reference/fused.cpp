@@ -57,7 +57,7 @@ void quantize_token(const float* row, const int32_t* permutation, QuantizedActiv
   if (layout.outlier_type == OutlierType::fp16) {
     float* outliers = out.outliers_fp16(token);
     for (int64_t i = 0; i < layout.n_outlier; ++i)
-      outliers[i] = round_to_half(channel(layout.k_normal() + i));
+      outliers[i] = numerics::finite_half(channel(layout.k_normal() + i));
   } else if (layout.n_outlier > 0) {
     const float max_abs = max_magnitude(channel, layout.k_normal(), layout.k);
     scales[groups] = numerics::symmetric_scale(max_abs, 1.0f, 127.0f);

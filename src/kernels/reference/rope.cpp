@@ -66,7 +66,7 @@ void store_row(const float* x, int64_t n, KvFormat format, std::byte* row, uint1
       return;
     case KvFormat::f16:
       for (int64_t i = 0; i < n; ++i) {
-        const uint16_t bits = float_to_half(x[i]);
+        const uint16_t bits = float_to_half(numerics::finite_half(x[i]));
         std::memcpy(row + 2 * i, &bits, sizeof(bits));
       }
       return;

@@ -177,6 +177,16 @@ TEST(ReferenceRope, NegativeSlotsAreRotatedButNotStored) {
   EXPECT_TRUE(untouched(cache.keys.data() + 48, cache.keys.data() + 64));
 }
 
+TEST(ReferenceRope, HalvesInTheCacheAreFinite) {
+  Random random(8);
+  RopeBatch batch(random, 1, 1, 1, 16);
+  std::fill(batch.v.span().begin(), batch.v.span().end(), -1e30f);
+  batch.slots = {0};
+  const TestCache cache(KvFormat::f16, 1, 1, 1, 16);
+  rope_append({}, batch.op(false, cache.view));
+  expect_near(cache.read(false, 0, 0), std::vector<double>(16, -65504.0), 0.0);
+}
+
 TEST(ReferenceRope, ConstantRowsAreStoredExactly) {
   Random random(7);
   for (const KvFormat format : {KvFormat::int8, KvFormat::int4}) {
