@@ -3,7 +3,7 @@
 
 usage: check_includes.py [ROOT]
 
-Rules, on every .h, .cpp, .cu and .cuh file of src/, apps/, bench/ and fuzz/:
+Rules, on every .h, .cpp, .inc, .cu and .cuh file of src/, apps/, bench/ and fuzz/:
 - an #include "folder/file.h" is rooted at src/, names a file that is there, and goes along the arrows below (or
   several of them in a row); files of apps/ and bench/ may also include a neighbour by its bare name;
 - the folder of src/ is known here, and the DEPS of its CMakeLists.txt follow the same arrows;
@@ -39,7 +39,7 @@ USERS = {
     "fuzz": ["text", "checkpoint"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
-SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
+SUFFIXES = {".h", ".cpp", ".inc", ".cu", ".cuh"}
 
 
 def closure(folders):

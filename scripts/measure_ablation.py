@@ -75,7 +75,8 @@ def main():
 
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
     results = {"machine": machine(),
-               "command": f"scripts/measure_ablation.py atom MODEL --calib valid.txt --text test.txt --samples {args.samples}",
+               "command": f"scripts/measure_ablation.py atom {pathlib.Path(args.model).resolve().name} "
+                          f"--calib {pathlib.Path(args.calib).name} --text {pathlib.Path(args.text).name} --samples {args.samples}",
                "rows": []}
     if RESULTS.exists():
         before = json.loads(RESULTS.read_text())

@@ -388,7 +388,25 @@ def test_model_cut_short_while_in_use(tmp_path):
         chat.stdout.readline()
         os.truncate(model / "model.safetensors", 0)
         _, errors = chat.communicate("Hello again.\n", timeout=SECONDS)
-    assert chat.returncode == 1 and errors.splitlines()[-1].startswith("error: a file in use was cut short"), errors
+    assert chat.returncode == 1 and errors.splitlines()[-1].startswith("error: "), errors
+
+
+def test_model_cut_short_while_it_is_quantized(tmp_path):
+    model = copy_model("gqa_tied_f32", tmp_path / "model")
+    (tmp_path / "text").write_text(TEXT.read_text() * 300)
+    out = tmp_path / "here" / "out"
+    out.parent.mkdir()
+    options = [*replaced("--samples", 2000), "--calib", tmp_path / "text"]
+    del options[:2]
+    with subprocess.Popen([BINARY, "quantize", str(model), "-o", str(out), *map(str, options)], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("quantize"):  # the first line of progress
+                os.truncate(model / "model.safetensors", 0)
+                break
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "error: a file in use was cut short" in errors, errors
+    assert list(out.parent.iterdir()) == []
 
 
 def test_model_is_an_empty_file(tmp_path):
@@ -445,6 +463,9 @@ def test_overwrite_replaces_packed_checkpoints_only(tmp_path):
     assert_fails(here, 1)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     assert run("quantize", model, "-o", tmp_path / "out", *TINY_QUANTIZE).returncode == 0
+    (tmp_path / "out" / "notes").write_text("mine")
+    assert "notes" in assert_fails(run("quantize", model, "-o", tmp_path / "out", "--overwrite", *TINY_QUANTIZE, timeout=SECONDS), 1)
+    (tmp_path / "out" / "notes").unlink()
     (tmp_path / "link").symlink_to("out")
     assert run("quantize", model, "-o", tmp_path / "link", "--overwrite", *TINY_QUANTIZE).returncode == 0
     assert (tmp_path / "link").is_symlink() and (tmp_path / "out" / "model.safetensors").exists()
@@ -470,7 +491,6 @@ def test_disk_full(tmp_path):
     """A limit on the size of files makes writes fail in the middle, as a full disk does."""
 
     def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 
     quantize_fails(MODEL, tmp_path, preexec=limit)
@@ -526,6 +546,12 @@ def test_no_calibration_text(tmp_path):
 
 def test_calibration_text_that_is_not_there(tmp_path):
     assert "nowhere" in quantize_fails(MODEL, tmp_path, options=replaced("--calib", tmp_path / "nowhere"))
+
+
+def test_slow_kernels_are_named_before_the_work(tmp_path):
+    options = [*TINY_QUANTIZE[:-4], "--group", "2", "--outliers", "4"]
+    said = run("quantize", MODEL, "-o", tmp_path / "out", *options).stderr
+    assert "slow kernel" in said[: said.index("quantize ")]
 
 
 def test_calibration_text_empty(tmp_path):
@@ -596,6 +622,11 @@ def test_quantize_option_value(tmp_path, option, value):
         ["generate", MODEL, "-p", "a", "--top-k", "99999999999999999999"],
         ["quantize", MODEL, "-o", "/tmp/never", "--calib", TEXT, "--kv-bits", "3"],
         ["generate", MODEL, "-p", "a", "--device", "toaster"],
+        ["generate", MODEL, "-p", "a", "--stop", ""],
+        ["eval", "tasks", MODEL],
+        ["quantize", MODEL, "-o", "", *TINY_QUANTIZE],
+        ["quantize", MODEL, "-o", "/tmp/never", *TINY_QUANTIZE, "--search-clips", "--weight-clip", "0.5"],
+        ["quantize", MODEL, "-o", "/tmp/never", *TINY_QUANTIZE, "--no-gptq", "--damping", "0.5"],
         ["quantize", MODEL, "--calib", TEXT],
         ["quantize", MODEL, "-o", "/tmp/never", "--calib", TEXT, "--recipe", "cake"],
     ],

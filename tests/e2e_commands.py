@@ -227,7 +227,8 @@ def test_chat_answers_each_line():
     assert result.stdout
 
 
-def test_chat_at_a_terminal_goes_on_after_a_message_that_is_too_long():
+def test_chat_at_a_terminal_goes_on_after_an_error():
+    """What was refused leaves no trace in the conversation, and costs nothing that was said before."""
     import os
     import pty
     import subprocess
@@ -235,14 +236,15 @@ def test_chat_at_a_terminal_goes_on_after_a_message_that_is_too_long():
     from atom_cli import BINARY
 
     terminal, inside = pty.openpty()
-    with subprocess.Popen([BINARY, "chat", str(MODEL), "--max-tokens", "5", "--context", "64"], stdin=inside,
+    with subprocess.Popen([BINARY, "chat", str(MODEL), "--max-tokens", "2", "--context", "200", "--json"], stdin=inside,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace") as chat:
         os.close(inside)
-        os.write(terminal, b"word " * 100 + b"\nhello\n\x04")
+        os.write(terminal, b"hello\n" + b"word " * 150 + b"\nagain\n\x04")
         out, errors = chat.communicate(timeout=60)
     os.close(terminal)
-    assert chat.returncode == 0 and out, errors
-    assert sum(line.startswith("> error: the message") or line.startswith("error: the message") for line in errors.splitlines()) == 1
+    assert chat.returncode == 0, errors
+    assert [m["content"] for m in json.loads(out)["messages"] if m["role"] == "user"] == ["hello", "again"]
+    assert sum("error: the prompt has" in line for line in errors.splitlines()) == 1 and "forgotten" not in errors, errors
     assert run("chat", MODEL, "--context", "64", stdin="word " * 100 + "\n").returncode == 1
 
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "common.h"
 #include "conversation.h"
@@ -109,26 +110,26 @@ class Chat {
     if (options.system) conversation_.add("system", *options.system);
   }
 
-  /// Throws Error where the message leaves no room for an answer; it is then not part of the conversation.
+  /// Throws Error where there is no answer, for want of room, say; the conversation is then as it was before.
   void answer(const std::string& line) {
-    conversation_.add("user", line);
-    request_.prompt = encode();
-    const auto tokens = static_cast<int64_t>(request_.prompt.size());
-    if (tokens >= generator_.context()) {
-      conversation_.take_back();
-      fail("the message makes a prompt of {} tokens, which leaves no room for an answer in a context of {}",
-           tokens, generator_.context());
+    const Json before = conversation_.messages();
+    try {
+      conversation_.add("user", line);
+      request_.prompt = encode();
+      stop_answer = 0;
+      const bool stream = !options_->output.json;
+      GenerationResult result = generator_.generate(request_, [&](std::string_view text) {
+        if (stream && !text.empty()) print(text);
+        return stop_answer == 0;
+      });
+      if (stream) print("\n");
+      spdlog::debug("{}", statistics_line(result));
+      conversation_.add("assistant", result.text);
+      add_to_total(result);
+    } catch (...) {
+      conversation_.restore(before);
+      throw;
     }
-    stop_answer = 0;
-    const bool stream = !options_->output.json;
-    GenerationResult result = generator_.generate(request_, [&](std::string_view text) {
-      if (stream && !text.empty()) print(text);
-      return stop_answer == 0;
-    });
-    if (stream) print("\n");
-    spdlog::debug("{}", statistics_line(result));
-    conversation_.add("assistant", result.text);
-    add_to_total(result);
   }
 
   Json summary() const {
@@ -142,12 +143,19 @@ class Chat {
  private:
   /// The conversation in tokens, without its oldest turns where it would leave no room for an answer.
   std::vector<int32_t> encode() {
+    int forgotten = 0;
     while (true) {
       std::vector<int32_t> tokens = conversation_.encode(*tokenizer_);
-      const auto room = generator_.context() - static_cast<int64_t>(tokens.size());
-      if (room > 0 || !conversation_.forget_oldest_turn()) return tokens;
-      spdlog::warn("the conversation is longer than the context of {} tokens: its oldest turn is forgotten",
-                   generator_.context());
+      const bool room = static_cast<int64_t>(tokens.size()) < generator_.context();
+      if (!room && conversation_.forget_oldest_turn()) {
+        ++forgotten;
+        continue;
+      }
+      if (room && forgotten > 0) {
+        spdlog::warn("the conversation is longer than the context of {} tokens: oldest turns forgotten: {}",
+                     generator_.context(), forgotten);
+      }
+      return tokens;
     }
   }
 
@@ -190,8 +198,9 @@ void run(const Options& options) {
     } catch (const Error& error) {
       // Somebody at a terminal can say it in other words; a program could not know which answer is missing.
       if (!terminal) throw;
-      spdlog::error("{}", error.what());
+      print_error(error.what());
     }
+    throw_if_file_lost();
   }
   if (terminal) std::fputs("\n", stderr);
   if (options.output.json) print_json(chat.summary());

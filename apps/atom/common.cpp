@@ -1,5 +1,6 @@
 #include "common.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -90,7 +91,7 @@ std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, const Device& de
     list +=
         fmt::format("{}{}{}", list.empty() ? "" : ", ", kernel, count > 1 ? fmt::format(" x{}", count) : "");
   }
-  spdlog::info("{}: {:.1f} M weights, {:.1f} MB; {}", printable(checkpoint.path().filename().string()),
+  spdlog::info("{}: {:.1f} M weights, {:.1f} MB; {}", checkpoint.path().filename().string(),
                static_cast<double>(model->weight_count()) / 1e6,
                static_cast<double>(model->weight_bytes()) / 1e6, list);
   for (const auto& [kernel, count] : slow) {
@@ -106,6 +107,14 @@ std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, const Device& de
 text::Tokenizer load_tokenizer(const Checkpoint& checkpoint) {
   return text::Tokenizer::from_json(nlohmann::json(checkpoint.tokenizer_json()),
                                     checkpoint.path().string() + ": tokenizer");
+}
+
+void print_error(std::string message) {
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  while (!message.empty() && message.back() == ' ') message.pop_back();
+  // Paths and values may hold bytes that a terminal would act on. Not fmt::print, which throws when standard
+  // error cannot be written.
+  std::fputs(("error: " + printable(message, message.size()) + "\n").c_str(), stderr);
 }
 
 void print(std::string_view text) {

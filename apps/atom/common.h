@@ -94,6 +94,9 @@ std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, const Device& de
 
 text::Tokenizer load_tokenizer(const Checkpoint& checkpoint);
 
+/// Writes `error: message` as one line to standard error.
+void print_error(std::string message);
+
 /// Writes text to standard output. Throws Error when that fails (a full disk, say).
 void print(std::string_view text);
 

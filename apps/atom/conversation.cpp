@@ -45,10 +45,6 @@ void Conversation::add(const std::string& role, const std::string& content) {
   messages_.push_back({{"role", role}, {"content", content}});
 }
 
-void Conversation::take_back() {
-  messages_.erase(messages_.size() - 1);
-}
-
 bool Conversation::forget_oldest_turn() {
   size_t first = 0;
   while (first < messages_.size() && messages_[first]["role"] == "system") ++first;

@@ -25,8 +25,8 @@ class Conversation {
 
   void add(const std::string& role, const std::string& content);
 
-  /// Drops the newest message.
-  void take_back();
+  /// Goes back to earlier `messages`.
+  void restore(Json messages) { messages_ = std::move(messages); }
 
   /// Drops the oldest message that is not the system's and what follows it up to the next message of the
   /// user; false when that would leave nothing to answer.

@@ -30,15 +30,13 @@ std::vector<int32_t> read_tokens(const DocumentOptions& options, const Checkpoin
   constexpr size_t kFirst = 512;
   constexpr size_t kGrowth = 8;
   size_t limit = bounded ? std::min(kFirst, most) : most;
-  size_t before = 0;
   while (true) {
-    const auto documents = text::read_corpus(options.file, {static_cast<size_t>(options.skip), limit});
+    const auto corpus = text::read_corpus(options.file, {static_cast<size_t>(options.skip), limit});
     std::vector<int32_t> tokens =
-        text::tokenize_corpus(documents, tokenizer, chat_template ? &*chat_template : nullptr, variables,
-                              bounded ? static_cast<size_t>(enough) : kAll);
+        text::tokenize_corpus(corpus.documents, tokenizer, chat_template ? &*chat_template : nullptr,
+                              variables, bounded ? static_cast<size_t>(enough) : kAll);
     const bool sufficient = bounded && static_cast<int64_t>(tokens.size()) >= enough;
-    if (sufficient || limit >= most || documents.size() == before) return tokens;
-    before = documents.size();
+    if (sufficient || limit >= most || corpus.complete) return tokens;
     limit = limit > most / kGrowth ? most : limit * kGrowth;
   }
 }

@@ -54,6 +54,9 @@ void GenerationOptions::add_to(CLI::App& command) {
 
 void GenerationOptions::validate() const {
   sampling.validate();
+  for (const std::string& text : stop) {
+    if (text.empty()) throw UsageError("--stop: the text is empty");
+  }
 }
 
 int64_t GenerationOptions::context_for(const Model& model, int64_t wanted) const {

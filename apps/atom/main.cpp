@@ -1,7 +1,6 @@
 // The `atom` binary: parses the command line, runs one subcommand, turns exceptions into one line and an exit
 // code.
 
-#include <algorithm>
 #include <cstdio>
 #include <fcntl.h>
 #include <malloc.h>
@@ -19,12 +18,8 @@ constexpr int kFailure = 1;
 constexpr int kUsage = 2;
 constexpr int kInterrupted = 130;
 
-int report(std::string message, int code) {
-  std::replace(message.begin(), message.end(), '\n', ' ');
-  while (!message.empty() && message.back() == ' ') message.pop_back();
-  // Paths and values may hold bytes that a terminal would act on. Not fmt::print, which throws when standard
-  // error cannot be written.
-  std::fputs(("error: " + atom::printable(message, message.size()) + "\n").c_str(), stderr);
+int report(const std::string& message, int code) {
+  atom::cli::print_error(message);
   return code;
 }
 
@@ -67,9 +62,15 @@ int parse_and_run(int argc, char** argv) {
       return report(fmt::format("unknown command or option '{}' (see atom --help)", atom::printable(argv[1])),
                     kUsage);
     }
+    const CLI::App* eval = app.get_subcommand("eval");
+    if (eval->parsed() && eval->get_subcommands().empty() && argc > 2) {
+      return report(fmt::format("unknown measurement '{}' (see atom eval --help)", atom::printable(argv[2])),
+                    kUsage);
+    }
     return report(error.what(), kUsage);
   }
   chosen();
+  atom::throw_if_file_lost();
   return 0;
 }
 

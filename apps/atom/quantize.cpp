@@ -1,10 +1,12 @@
 // atom quantize: calibrates, quantizes, writes a packed checkpoint, and may measure it at once.
 
+#include <algorithm>
 #include <fstream>
 #include <memory>
 
 #include "base/atomic_output.h"
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "common.h"
 #include "documents.h"
@@ -72,6 +74,8 @@ struct Options {
   uint64_t seed = 0;
   std::optional<std::filesystem::path> eval_text;
   std::optional<int64_t> eval_windows;
+  /// Those that say what to calibrate on.
+  std::vector<const CLI::Option*> calibration_options;
 };
 
 CalibrationSet calibrate(const Options& options, const Checkpoint& checkpoint,
@@ -81,6 +85,9 @@ CalibrationSet calibrate(const Options& options, const Checkpoint& checkpoint,
   const int64_t enough = kSurplus * options.samples * options.sample_length;
   const std::vector<int32_t> tokens = read_tokens(options.calibration, checkpoint, tokenizer, enough);
   CalibrationSet set;
+  require(static_cast<int64_t>(tokens.size()) >= options.sample_length,
+          "{}: expected at least {} tokens for one sample, found {}", options.calibration.file.string(),
+          options.sample_length, tokens.size());
   set.samples = sample_windows(tokens, options.samples, options.sample_length, options.seed);
   set.source = options.calibration.file.filename().string();
   set.seed = options.seed;
@@ -138,8 +145,9 @@ void print_report(const Options& options, const QuantizationReport& report, cons
 
 /// --overwrite replaces packed checkpoints, and nothing that was not made by this command.
 void check_replaceable(const Options& options) {
-  require(!holds(options.out, options.model), "{}: holds the model that is to be quantized",
-          options.out.string());
+  if (options.out.empty()) throw UsageError("--output: the path is empty");
+  const std::string out = options.out.string();
+  require(!holds(options.out, options.model), "{}: holds the model that is to be quantized", out);
   std::error_code error;
   if (!options.overwrite || !std::filesystem::is_directory(options.out, error)) return;
   if (std::filesystem::is_empty(options.out, error)) return;
@@ -148,8 +156,32 @@ void check_replaceable(const Options& options) {
   const bool packed = config.is_object() && config.contains("quantization_config") &&
                       config["quantization_config"].is_object() &&
                       config["quantization_config"].value("quant_method", Json()) == "atom";
-  require(packed, "{}: not replaced: it is not empty, and not a packed Atom checkpoint",
-          options.out.string());
+  require(packed, "{}: not replaced: it is not empty, and not a packed Atom checkpoint", out);
+  for (const auto& entry : std::filesystem::directory_iterator(options.out, error)) {
+    const std::string name = entry.path().filename().string();
+    const bool ours = std::find(kPackedFiles.begin(), kPackedFiles.end(), name) != kPackedFiles.end();
+    require(ours, "{}: not replaced: it holds {}, which is not part of a packed checkpoint", out,
+            printable(name));
+  }
+}
+
+/// Settings and options that the recipe has no use for: contradictions are errors, calibration options a
+/// warning.
+void check_used(const Options& options, const Recipe& recipe) {
+  const RecipeOverrides& set = options.overrides;
+  if (recipe.search_clips && (set.activation_clip || set.weight_clip)) {
+    throw UsageError("--search-clips chooses the clips: leave out --activation-clip and --weight-clip");
+  }
+  if (!recipe.gptq && (set.damping || set.block_size)) {
+    throw UsageError("--damping and --block-size belong to GPTQ, which is off");
+  }
+  std::string unused;
+  for (const CLI::Option* option : options.calibration_options) {
+    if (option->count() > 0) unused += (unused.empty() ? "" : ", ") + option->get_name();
+  }
+  if (!recipe.needs_calibration() && !unused.empty()) {
+    spdlog::warn("not used: {} (the recipe has no outlier channels, GPTQ or searched clips)", unused);
+  }
 }
 
 void run(const Options& options) {
@@ -165,10 +197,7 @@ void run(const Options& options) {
   if (calibrated && options.calibration.file.empty()) {
     throw UsageError(fmt::format("this recipe needs a calibration text: give {}", kWhereTextsAre));
   }
-  if (!calibrated && !options.calibration.file.empty()) {
-    spdlog::warn(
-        "the calibration text is not used: the recipe has no outlier channels, GPTQ or searched clips");
-  }
+  check_used(options, recipe);
   if (options.eval_windows && !options.eval_text) throw UsageError("--eval-windows needs --eval-text");
   const Device device(options.device);
   check_replaceable(options);
@@ -183,6 +212,7 @@ void run(const Options& options) {
     const CalibrationSet set = calibrated ? calibrate(options, *checkpoint, tokenizer) : CalibrationSet{};
     report = quantize(*checkpoint, device.context(), recipe, set, out.path(), false);
   }
+  throw_if_interrupted();
   out.commit();
   const Json measured = measure(options, device, eval_tokens);
   if (!options.output.json) {
@@ -274,6 +304,10 @@ void add_quantize(CLI::App& app, Command& chosen) {
   command->add_option("--seed", options->seed, "Seed of the drawing of samples")
       ->check(kWholeNumber)
       ->capture_default_str();
+  for (const char* name :
+       {"--calib", "--calib-skip", "--calib-limit", "--samples", "--sample-length", "--seed"}) {
+    options->calibration_options.push_back(command->get_option(name));
+  }
   command->add_option("--eval-text", options->eval_text,
                       "Measure the result's perplexity on this text afterwards");
   command

@@ -31,9 +31,10 @@ TEST(Log, GoesToStandardErrorAlone) {
   ::testing::internal::CaptureStderr();
   spdlog::info("not this");
   spdlog::warn("this");
+  spdlog::warn("red \x1b[31m");
   spdlog::default_logger()->flush();
   EXPECT_EQ(::testing::internal::GetCapturedStdout(), "");
-  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "warning: this\n");
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "warning: this\nwarning: red \\x1b[31m\n");
 }
 
 }  // namespace

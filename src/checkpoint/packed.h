@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -15,6 +16,10 @@
 namespace atom {
 
 inline constexpr int kPackedVersion = 1;
+
+/// The files of a packed checkpoint.
+inline constexpr std::array<std::string_view, 4> kPackedFiles = {"config.json", "model.safetensors",
+                                                                 "tokenizer.json", "tokenizer_config.json"};
 
 /// The inputs of a decoder layer that are quantized, and which linear layers read each.
 enum class LayerInput : uint8_t { qkv, o, gate_up, down };

@@ -155,7 +155,7 @@ LowBitStorage WeightReader::low_bit(const std::string& prefix, int64_t rows, con
   const auto scales_of = [&](const std::string& name, const std::vector<int64_t>& shape) {
     auto scales = halves(name, shape);
     const bool negative =
-        std::any_of(scales.begin(), scales.end(), [](uint16_t bits) { return bits > 0x7C00; });
+        std::any_of(scales.begin(), scales.end(), [](uint16_t bits) { return bits > 0x8000; });
     require(!negative, "{}: tensor {}: has negative scales", file, name);
     return scales;
   };

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/log.h"
 #include "base/progress.h"
 #include "base/random.h"
 #include "kernels/ops.h"
@@ -45,8 +46,8 @@ CalibrationState embed(const ModelConfig& config, const DeviceContext& device, W
   return state;
 }
 
-void check(const Checkpoint& checkpoint, const ModelConfig& config, const Recipe& recipe,
-           const CalibrationSet& calibration) {
+void check(const Checkpoint& checkpoint, const ModelConfig& config, const DeviceContext& device,
+           const Recipe& recipe, const CalibrationSet& calibration) {
   const std::string source = checkpoint.path().string();
   require(!checkpoint.config().contains("quantization_config"),
           "{}: is quantized already (config.json has a quantization_config); quantize the original model",
@@ -57,7 +58,15 @@ void check(const Checkpoint& checkpoint, const ModelConfig& config, const Recipe
   check_tensor_names(checkpoint, config);
   require(!recipe.needs_calibration() || !calibration.samples.empty(),
           "recipe {} needs calibration text, and none was given", recipe.name);
-  for (const LayerInput input : kLayerInputs) layout_of(config, recipe, input);
+  for (const LayerInput input : kLayerInputs) {
+    const ChannelLayout layout = layout_of(config, recipe, input);
+    const int64_t rows = shape_of(config, input).rows[0];
+    if (device.isa == CpuIsa::reference ||
+        choose_layout(device, rows, layout, recipe.activation_bits) != WeightLayout::canonical)
+      continue;
+    spdlog::warn("{} runs on the slow kernel reference: no vector kernel for groups of {}", name_of(input),
+                 layout.group);
+  }
 }
 
 }  // namespace
@@ -67,7 +76,7 @@ QuantizationReport quantize(const Checkpoint& checkpoint, const DeviceContext& d
   const auto start = std::chrono::steady_clock::now();
   const std::string source = checkpoint.path().string();
   const ModelConfig config = ModelConfig::from_json(checkpoint.config(), source + ": config");
-  check(checkpoint, config, recipe, calibration);
+  check(checkpoint, config, device, recipe, calibration);
 
   WeightReader reader(checkpoint);
   std::optional<CalibrationState> state;
@@ -79,18 +88,14 @@ QuantizationReport quantize(const Checkpoint& checkpoint, const DeviceContext& d
   }
   const int64_t samples = state ? state->samples() : 0;
   const int64_t tokens = state ? state->hidden.rows() : 0;
-  const nlohmann::ordered_json record = {
-      {"source", calibration.source},
-      {"samples", samples},
-      {"tokens", tokens},
-      {"seed", calibration.seed},
-      {"gptq", recipe.gptq},
-      {"damping", recipe.damping},
-      {"block_size", recipe.block_size},
-      {"search_clips", recipe.search_clips},
-      {"weight_clip", recipe.weight_clip},
-      {"activation_clip", recipe.activation_clip},
+  nlohmann::ordered_json record = {
+      {"source", calibration.source}, {"samples", samples},  {"tokens", tokens},
+      {"seed", calibration.seed},     {"gptq", recipe.gptq}, {"search_clips", recipe.search_clips},
   };
+  if (recipe.gptq) record.update({{"damping", recipe.damping}, {"block_size", recipe.block_size}});
+  if (!recipe.search_clips) {
+    record.update({{"weight_clip", recipe.weight_clip}, {"activation_clip", recipe.activation_clip}});
+  }
   PackedOutput output(checkpoint, config, recipe, record, out);
   output.write_shared(reader, device);
   RopeTable rope;

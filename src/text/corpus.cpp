@@ -48,7 +48,12 @@ Json share_gpt_messages(const Json& turns, const std::string& where) {
 
 Document to_document(const Json& record, const std::string& where) {
   Document document;
-  if (record.contains("messages")) {
+  // An empty conversation beside a text is none.
+  const bool has_text = record.contains("text");
+  const auto has = [&](const char* key) {
+    return record.contains(key) && !(has_text && record[key].empty());
+  };
+  if (has("messages")) {
     const Json& messages = record["messages"];
     require(messages.is_array(), "{}.messages: expected an array, found {}", where, messages.type_name());
     for (size_t i = 0; i < messages.size(); ++i) {
@@ -56,27 +61,45 @@ Document to_document(const Json& record, const std::string& where) {
       member(messages[i], "content", fmt::format("{}.messages[{}]", where, i));
     }
     document.messages = messages;
-  } else if (record.contains("conversations")) {
+  } else if (has("conversations")) {
     document.messages = share_gpt_messages(record["conversations"], where + ".conversations");
   } else {
-    require(record.contains("text"), "{}: expected \"messages\", \"conversations\" or \"text\"", where);
+    require(has_text, "{}: expected \"messages\", \"conversations\" or \"text\"", where);
     document.text = string_member(record, "text", where);
   }
   return document;
 }
 
 bool is_json(const std::filesystem::path& path) {
-  const std::string extension = path.extension().string();
+  std::string extension = path.extension().string();
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
   return extension == ".json" || extension == ".jsonl" || extension == ".ndjson";
 }
 
-std::vector<Document> read_records(const std::filesystem::path& path, const CorpusOptions& options) {
+/// Whether JSON could go on behind `text`: what is wrong with it is only that it ends.
+bool is_beginning_of_json(const std::string& text) {
+  try {
+    // Nothing is kept of what is parsed.
+    const Json nothing = Json::parse(text, [](int, Json::parse_event_t, Json&) { return false; });
+    return nothing.is_discarded();
+  } catch (const Json::parse_error& error) {
+    return error.byte > text.size();
+  }
+}
+
+Corpus read_records(const std::filesystem::path& path, const CorpusOptions& options) {
   RecordReader reader(path);
-  std::vector<Document> documents;
+  Corpus corpus;
+  corpus.complete = false;
+  std::vector<Document>& documents = corpus.documents;
   while (reader.count() < options.skip || reader.count() - options.skip < options.limit) {
     throw_if_interrupted();
     const std::optional<std::string> record = reader.next();
-    if (!record) break;
+    if (!record) {
+      corpus.complete = true;
+      break;
+    }
     if (reader.count() <= options.skip) continue;
     const std::string where = fmt::format("{}: record {}", path.string(), reader.count());
     Document document = to_document(parse_ordered_json(*record, where), where);
@@ -85,12 +108,14 @@ std::vector<Document> read_records(const std::filesystem::path& path, const Corp
     }
   }
   if (reader.cut_off()) {
+    require(is_beginning_of_json(reader.unfinished()), "{}: record {}: not JSON", path.string(),
+            reader.count() + 1);
     spdlog::warn("{}: the file ends in the middle of its JSON; {} whole records were read", path.string(),
                  reader.count());
   }
   require(!documents.empty(), "{}: no text found in {} records, of which {} were to be skipped",
           path.string(), reader.count(), options.skip);
-  return documents;
+  return corpus;
 }
 
 /// What stands for a conversation when there is no template: the texts of its messages.
@@ -123,16 +148,16 @@ void check_plain_text(const std::string& text, const std::filesystem::path& path
 
 }  // namespace
 
-std::vector<Document> read_corpus(const std::filesystem::path& path, const CorpusOptions& options) {
+Corpus read_corpus(const std::filesystem::path& path, const CorpusOptions& options) {
   if (is_json(path)) return read_records(path, options);
   require(options.skip == 0, "{}: a plain text is one record, {} cannot be skipped", path.string(),
           options.skip);
   Document document;
   document.text = read_text_file(path);
   check_plain_text(document.text, path);
-  std::vector<Document> documents;
-  if (options.limit > 0) documents.push_back(std::move(document));
-  return documents;
+  Corpus corpus;
+  if (options.limit > 0) corpus.documents.push_back(std::move(document));
+  return corpus;
 }
 
 std::vector<int32_t> tokenize_corpus(const std::vector<Document>& documents, const Tokenizer& tokenizer,

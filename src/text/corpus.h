@@ -21,20 +21,27 @@ struct Document {
   bool is_conversation() const { return messages.is_array(); }
 };
 
+struct Corpus {
+  std::vector<Document> documents;
+  bool complete = true;  ///< the file was read to its end
+};
+
 struct CorpusOptions {
   size_t skip = 0;                                    ///< records to pass over
   size_t limit = std::numeric_limits<size_t>::max();  ///< records to read at most
 };
 
-/// Reads text by the file's extension. `.json` and `.jsonl` (or `.ndjson`): records one behind the other or
-/// in one array, each {"messages": [{"role", "content"}]}, {"conversations": [{"from", "value"}]} (ShareGPT;
-/// human, gpt and system become user, assistant and system) or {"text"}. Anything else: one plain text.
+/// Reads text by the file's extension, in any case. `.json` and `.jsonl` (or `.ndjson`): records one behind
+/// the other or in one array, each {"messages": [{"role", "content"}]}, {"conversations": [{"from",
+/// "value"}]} (ShareGPT; human, gpt and system become user, assistant and system) or {"text"}. Anything else:
+/// one plain text.
 ///
-/// Records are read one at a time, so memory is bounded by what is returned. A file that ends inside a record
-/// gives the records before it, and the log says so. Conversations without messages count as records and give
-/// nothing. Ill-formed UTF-8 in a plain text is let pass with a warning. Throws Error naming the file when it
-/// cannot be read, is not a text (has NUL bytes), a record is not understood, or nothing was found.
-std::vector<Document> read_corpus(const std::filesystem::path& path, const CorpusOptions& options = {});
+/// Records are read one at a time, so memory is bounded by what is returned. A file that was cut off inside a
+/// record gives the records before it, and the log says so. Conversations without messages count as records
+/// and give nothing. Ill-formed UTF-8 in a plain text is let pass with a warning. Throws Error naming the
+/// file when it cannot be read, is not a text (has NUL bytes), a record is not understood, or nothing was
+/// found.
+Corpus read_corpus(const std::filesystem::path& path, const CorpusOptions& options = {});
 
 /// All documents as one stream of tokens, at most `max_tokens`. Plain text is encoded as it is; conversations
 /// are rendered by `chat_template` (without one, their contents are joined by newlines). Conversations that

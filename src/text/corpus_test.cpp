@@ -27,14 +27,14 @@ TEST(Corpus, ReadsEveryKindOfRecord) {
             "\"value\": \"Yo\"}]}\n"
             "{\"messages\": [{\"role\": \"system\", \"content\": \"S\"}]}\n\n{\"text\": "
             "\"plain\"}\n{\"conversations\": []}\n");
-  const std::vector<Document> documents = read_corpus(path);
+  const std::vector<Document> documents = read_corpus(path).documents;
   ASSERT_EQ(documents.size(), 3u);
   EXPECT_EQ(documents[0].messages.dump(),
             R"([{"role":"user","content":"Hi {[\""},{"role":"assistant","content":"Yo"}])");
   EXPECT_EQ(documents[1].messages[0]["role"], "system");
   EXPECT_FALSE(documents[2].is_conversation());
   EXPECT_EQ(documents[2].text, "plain");
-  EXPECT_EQ(read_corpus(path, {.skip = 1, .limit = 1})[0].messages[0]["content"], "S");
+  EXPECT_EQ(read_corpus(path, {.skip = 1, .limit = 1}).documents[0].messages[0]["content"], "S");
 }
 
 TEST(Corpus, ArrayThatIsCutOff) {
@@ -42,13 +42,13 @@ TEST(Corpus, ArrayThatIsCutOff) {
   const auto path = folder.path() / "c.json";
   const std::string whole = "[{\"text\": \"a\"}, {\"text\": \"b\"},\n{\"text\": \"c\"}]";
   save_file(path, whole);
-  EXPECT_EQ(read_corpus(path).size(), 3u);
+  EXPECT_EQ(read_corpus(path).documents.size(), 3u);
   // Wherever the file is cut, the whole records before the cut are read, and no error is raised while there
   // is one.
   for (size_t size = 15; size < whole.size(); ++size) {
     save_file(path, whole.substr(0, size));
     const size_t expected = size >= whole.size() - 1 ? 3 : size >= 29 ? 2 : 1;
-    EXPECT_EQ(read_corpus(path).size(), expected) << size;
+    EXPECT_EQ(read_corpus(path).documents.size(), expected) << size;
   }
 }
 
@@ -73,6 +73,8 @@ TEST(Corpus, ErrorsNameTheFile) {
       write("role.json", "[{\"conversations\": [{\"from\": \"alien\", \"value\": \"x\"}]}]"),
       write("type.json", "[{\"messages\": [{\"role\": 1, \"content\": \"x\"}]}]"),
       write("syntax.json", "[{\"text\" \"a\"}]"),
+      write("middle.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b}\n{\"text\": \"c\"}\n"),
+      write("brace.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\"\n{\"text\": \"c\"}\n"),
       write("deep.json", "[{\"text\": " + std::string(5000, '[') + std::string(5000, ']') + "}]"),
   };
   for (const auto& path : bad)
@@ -80,10 +82,19 @@ TEST(Corpus, ErrorsNameTheFile) {
   EXPECT_NE(error_of(write("one.json", "[{\"text\": \"a\"}]"), {.skip = 5}), "");
 }
 
+TEST(Corpus, SaysWhetherThereIsMore) {
+  const TempDir folder;
+  save_file(folder.path() / "two.JSONL", "{\"text\": \"a\", \"messages\": []}\n{\"text\": \"b\"}\n");
+  EXPECT_FALSE(read_corpus(folder.path() / "two.JSONL", {.limit = 1}).complete);
+  const Corpus all = read_corpus(folder.path() / "two.JSONL", {.limit = 3});
+  EXPECT_TRUE(all.complete);
+  EXPECT_EQ(all.documents.at(0).text, "a");
+}
+
 TEST(Corpus, IllFormedUtf8IsLetPass) {
   const TempDir folder;
   save_file(folder.path() / "latin1.txt", "caf\xe9");
-  EXPECT_EQ(read_corpus(folder.path() / "latin1.txt").at(0).text, "caf\xe9");
+  EXPECT_EQ(read_corpus(folder.path() / "latin1.txt").documents.at(0).text, "caf\xe9");
 }
 
 Tokenizer byte_tokenizer() {
@@ -122,7 +133,7 @@ TEST(Corpus, ShareGpt) {
   }
   EXPECT_EQ(reader.count(), 17671u);
   EXPECT_TRUE(reader.cut_off());
-  const std::vector<Document> documents = read_corpus(path, {.skip = 100, .limit = 20});
+  const std::vector<Document> documents = read_corpus(path, {.skip = 100, .limit = 20}).documents;
   EXPECT_GE(documents.size(), 15u);
   for (const Document& document : documents) EXPECT_TRUE(document.is_conversation());
 }

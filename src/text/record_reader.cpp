@@ -78,6 +78,7 @@ std::optional<std::string> RecordReader::next() {
     if (c == kEnd) {
       done_ = true;
       cut_off_ = true;
+      unfinished_ = std::move(record);
       return std::nullopt;
     }
     require(record.size() < kMaxRecordBytes, "{}: record {} is larger than {} bytes", path_, count_ + 1,

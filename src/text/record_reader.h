@@ -18,8 +18,9 @@ class RecordReader {
   /// file and the byte for anything but objects.
   std::optional<std::string> next();
 
-  /// Whether the file ended inside a record or an array.
+  /// Whether the file ended inside a record or an array, and what was read of that record.
   bool cut_off() const { return cut_off_; }
+  const std::string& unfinished() const { return unfinished_; }
   /// Objects returned so far.
   size_t count() const { return count_; }
 
@@ -30,6 +31,7 @@ class RecordReader {
   std::string path_;
   std::ifstream file_;
   std::string buffer_;
+  std::string unfinished_;
   size_t position_ = 0;
   size_t offset_ = 0;  // of the buffer's end in the file
   size_t count_ = 0;
