@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "checkpoint/json.h"
 #include "common.h"
 #include "op_choices.h"
 #include "weight_size.h"
@@ -26,8 +27,8 @@ Json describe_config(const ModelConfig& config) {
           {"head_dim", config.head_dim},
           {"vocab_size", config.vocab},
           {"max_positions", config.max_positions},
-          {"rope_theta", config.rope_theta},
-          {"rms_norm_eps", config.rms_norm_eps},
+          {"rope_theta", decimal(config.rope_theta)},
+          {"rms_norm_eps", decimal(config.rms_norm_eps)},
           {"tied_embeddings", config.tied_embeddings}};
 }
 

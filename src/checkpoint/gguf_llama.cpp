@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "checkpoint/json.h"
 
 namespace atom {
 namespace {
@@ -27,22 +28,12 @@ uint64_t get_positive(const GgufFile& file, std::string_view key) {
   return positive(file, key, file.get_uint(key));
 }
 
-/// The double whose shortest decimal form is that of the float: 1e-05 instead of 9.999999747378752e-06.
-double shortest(double value) {
-  std::array<char, 64> text{};
-  const auto narrow = static_cast<float>(value);
-  if (static_cast<double>(narrow) != value) return value;
-  const auto end = std::to_chars(text.data(), text.data() + text.size(), narrow).ptr;
-  double out = value;
-  std::from_chars(text.data(), end, out);
-  return out;
-}
-
 double get_positive_float(const GgufFile& file, std::string_view key, std::optional<double> fallback) {
   const double value = fallback ? file.find_float(key).value_or(*fallback) : file.get_float(key);
   require(std::isfinite(value) && value > 0, "{}: {}: expected a positive number, found {}", file.name(), key,
           value);
-  return shortest(value);
+  const auto narrow = static_cast<float>(value);
+  return static_cast<double>(narrow) == value ? decimal(narrow) : value;
 }
 
 void require_uint(const GgufFile& file, std::string_view key, uint64_t expected) {

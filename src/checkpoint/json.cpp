@@ -1,5 +1,7 @@
 #include "checkpoint/json.h"
 
+#include <array>
+#include <charconv>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -99,6 +101,14 @@ ordered_json parse_json(std::string_view text, std::string_view source, JsonLimi
   const bool complete = ordered_json::sax_parse(text, &builder);
   require(complete, "{}: invalid JSON", source);
   return builder.take();
+}
+
+double decimal(float value) {
+  std::array<char, 64> text{};
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+  double out = static_cast<double>(value);
+  std::from_chars(text.data(), end, out);
+  return out;
 }
 
 ordered_json read_json_file(const std::filesystem::path& path, JsonLimits limits) {

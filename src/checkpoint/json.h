@@ -34,6 +34,9 @@ void append_member(nlohmann::ordered_json::object_t& object, std::string key, Va
   static_cast<Members&>(object).emplace_back(std::move(key), std::forward<Value>(value));
 }
 
+/// The double whose shortest decimal form is that of a finite float: 0.85, and not 0.8500000238418579.
+double decimal(float value);
+
 inline bool is_valid_utf8(std::string_view text) {
   while (!text.empty()) {
     const Utf8Char next = decode_utf8(text);

@@ -28,6 +28,13 @@ TEST(Json, ParsesEveryKindInOrder) {
   EXPECT_EQ(parse_json("3", "file.json"), 3);
 }
 
+TEST(Json, DecimalsOfFloats) {
+  EXPECT_EQ(decimal(0.85f), 0.85);
+  EXPECT_EQ(decimal(1e-5f), 1e-5);
+  EXPECT_EQ(decimal(100000.0f), 100000.0);
+  for (const float x : {0.1f, 3.4028235e38f, 1e-45f, 500000.0f}) EXPECT_EQ(static_cast<float>(decimal(x)), x);
+}
+
 TEST(Json, NamesFileAndPosition) {
   const std::string error = error_of("{\"a\": 1,\n \"b\": }");
   EXPECT_NE(error.find("file.json: invalid JSON at byte 16"), std::string::npos) << error;

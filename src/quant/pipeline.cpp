@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/random.h"
+#include "checkpoint/json.h"
 #include "kernels/ops.h"
 #include "quant/layer_quantizer.h"
 #include "quant/packed_output.h"
@@ -92,9 +93,10 @@ QuantizationReport quantize(const Checkpoint& checkpoint, const DeviceContext& d
       {"source", calibration.source}, {"samples", samples},  {"tokens", tokens},
       {"seed", calibration.seed},     {"gptq", recipe.gptq}, {"search_clips", recipe.search_clips},
   };
-  if (recipe.gptq) record.update({{"damping", recipe.damping}, {"block_size", recipe.block_size}});
+  if (recipe.gptq) record.update({{"damping", decimal(recipe.damping)}, {"block_size", recipe.block_size}});
   if (!recipe.search_clips) {
-    record.update({{"weight_clip", recipe.weight_clip}, {"activation_clip", recipe.activation_clip}});
+    record.update(
+        {{"weight_clip", decimal(recipe.weight_clip)}, {"activation_clip", decimal(recipe.activation_clip)}});
   }
   PackedOutput output(checkpoint, config, recipe, record, out);
   output.write_shared(reader, device);
