@@ -12,8 +12,9 @@ and comes from docs/results/ablation.json:
 
     {"commit": "1a2b3c4", "machine": "...", "command": "...", "rows": [{"name": "FP", "perplexity": 21.63}, ...]}
 
-The commit is a field of each row instead where rows were measured at different ones. Columns are the fields of the rows, in order of first appearance; field names become headings (underscores are spaces).
-Numbers stay as they are written in the file. --check writes nothing, and fails when a table is out of date.
+The commit is a field of each row instead where rows were measured at different ones. Columns are the fields of the rows, in
+order of first appearance, the commit last; field names become headings (underscores are spaces). Numbers stay as they are
+written in the file. --check writes nothing, and fails when a table is out of date.
 """
 
 import json
@@ -43,6 +44,7 @@ def table(path):
         if field not in results:
             sys.exit(f"{path}: no field '{field}'")
     columns = list(dict.fromkeys(name for row in results["rows"] for name in row))
+    columns.sort(key=lambda column: column == "commit")  # that one last
     numeric = {c for c in columns if all(isinstance(row.get(c), (Number, type(None))) for row in results["rows"])}
     heading = ["" if c == "name" else c.replace("_", " ") for c in columns]
     lines = [heading, ["---:" if c in numeric else "---" for c in columns]]
