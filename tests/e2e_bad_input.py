@@ -388,7 +388,7 @@ def test_model_cut_short_while_in_use(tmp_path):
         chat.stdout.readline()
         os.truncate(model / "model.safetensors", 0)
         _, errors = chat.communicate("Hello again.\n", timeout=SECONDS)
-    assert chat.returncode == 1 and errors.splitlines()[-1].startswith("error: "), errors
+    assert chat.returncode == 1 and errors.splitlines()[-1].startswith("error: a file in use was cut short"), errors
 
 
 def test_model_cut_short_while_it_is_quantized(tmp_path):

@@ -197,6 +197,7 @@ void run(const Options& options) {
       throw;
     } catch (const Error& error) {
       // Somebody at a terminal can say it in other words; a program could not know which answer is missing.
+      throw_if_file_lost();
       if (!terminal) throw;
       print_error(error.what());
     }

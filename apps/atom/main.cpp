@@ -2,6 +2,7 @@
 // code.
 
 #include <cstdio>
+#include <exception>
 #include <fcntl.h>
 #include <malloc.h>
 #include <new>
@@ -69,7 +70,13 @@ int parse_and_run(int argc, char** argv) {
     }
     return report(error.what(), kUsage);
   }
-  chosen();
+  try {
+    chosen();
+  } catch (const std::exception&) {
+    // Weights that read as zeros may have made for this error.
+    atom::throw_if_file_lost();
+    throw;
+  }
   atom::throw_if_file_lost();
   return 0;
 }

@@ -85,10 +85,8 @@ CalibrationSet calibrate(const Options& options, const Checkpoint& checkpoint,
   const int64_t enough = kSurplus * options.samples * options.sample_length;
   const std::vector<int32_t> tokens = read_tokens(options.calibration, checkpoint, tokenizer, enough);
   CalibrationSet set;
-  require(static_cast<int64_t>(tokens.size()) >= options.sample_length,
-          "{}: expected at least {} tokens for one sample, found {}", options.calibration.file.string(),
-          options.sample_length, tokens.size());
-  set.samples = sample_windows(tokens, options.samples, options.sample_length, options.seed);
+  set.samples = sample_windows(tokens, options.samples, options.sample_length, options.seed,
+                               options.calibration.file.string());
   set.source = options.calibration.file.filename().string();
   set.seed = options.seed;
   if (static_cast<int64_t>(set.samples.size()) < options.samples) {

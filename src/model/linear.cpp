@@ -67,8 +67,7 @@ class LowBitLinear final : public Linear {
     probe.resize(1, spec_);
     const auto& chosen = select(device, LinearLowBit{&probe, &weight_, {nullptr, 1, weight_.n}, false});
     info.kernel = chosen.name;
-    const bool slow = weight_.weight_layout == WeightLayout::canonical && device.isa != CpuIsa::reference;
-    if (slow) info.reason = fmt::format("no vector kernel for groups of {}", spec_.layout.group);
+    info.reason = slow_kernel_reason(device, spec_.layout, weight_.weight_layout);
     info.weights = weight_.n * spec_.layout.k;
     info.bytes = bytes_;
     return info;
@@ -131,6 +130,12 @@ LowBitStorage stack_rows(const std::vector<const LowBitStorage*>& parts) {
     append(stacked.outliers_fp16, outliers_fp16, part->outliers_fp16);
   }
   return stacked;
+}
+
+std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout& layout,
+                               WeightLayout weight_layout) {
+  const bool slow = weight_layout == WeightLayout::canonical && device.isa != CpuIsa::reference;
+  return slow ? fmt::format("no vector kernel for groups of {}", layout.group) : "";
 }
 
 std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, const LowBitStorage& weight,

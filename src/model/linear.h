@@ -67,6 +67,11 @@ struct LowBitStorage {
 /// `parts` stacked by rows, in order; they have the same layout.
 LowBitStorage stack_rows(const std::vector<const LowBitStorage*>& parts);
 
+/// Why low-bit weights of this layout run on the reference kernel, though the device has faster ones; empty
+/// where they do not.
+std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout& layout,
+                               WeightLayout weight_layout);
+
 /// A low-bit layer whose input is quantized by `spec` after reordering by `permutation` (empty: identity).
 /// Repacked for `device`.
 std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, const LowBitStorage& weight,

@@ -62,11 +62,9 @@ void check(const Checkpoint& checkpoint, const ModelConfig& config, const Device
   for (const LayerInput input : kLayerInputs) {
     const ChannelLayout layout = layout_of(config, recipe, input);
     const int64_t rows = shape_of(config, input).rows[0];
-    if (device.isa == CpuIsa::reference ||
-        choose_layout(device, rows, layout, recipe.activation_bits) != WeightLayout::canonical)
-      continue;
-    spdlog::warn("{} runs on the slow kernel reference: no vector kernel for groups of {}", name_of(input),
-                 layout.group);
+    const std::string reason =
+        slow_kernel_reason(device, layout, choose_layout(device, rows, layout, recipe.activation_bits));
+    if (!reason.empty()) spdlog::warn("{} runs on the slow kernel reference: {}", name_of(input), reason);
   }
 }
 
@@ -122,11 +120,11 @@ QuantizationReport quantize(const Checkpoint& checkpoint, const DeviceContext& d
 }
 
 std::vector<std::vector<int32_t>> sample_windows(const std::vector<int32_t>& tokens, int64_t count,
-                                                 int64_t length, uint64_t seed) {
+                                                 int64_t length, uint64_t seed, const std::string& source) {
   require(count > 0, "samples: expected at least 1, found {}", count);
   require(length > 0, "sample length: expected at least 1, found {}", length);
   const int64_t windows = static_cast<int64_t>(tokens.size()) / length;
-  require(windows > 0, "calibration text: expected at least {} tokens for one sample, found {}", length,
+  require(windows > 0, "{}: expected at least {} tokens for one sample, found {}", source, length,
           tokens.size());
   std::vector<int64_t> order(static_cast<size_t>(windows));
   for (int64_t i = 0; i < windows; ++i) order[static_cast<size_t>(i)] = i;

@@ -37,8 +37,8 @@ QuantizationReport quantize(const Checkpoint& checkpoint, const DeviceContext& d
                             const CalibrationSet& calibration, const std::filesystem::path& out, bool quiet);
 
 /// `count` windows of `length` consecutive tokens of `tokens`, at starts drawn without overlap by `seed`; as
-/// many as there are when fewer fit. Throws Error when not one fits.
+/// many as there are when fewer fit. Throws Error naming `source` when not one fits.
 std::vector<std::vector<int32_t>> sample_windows(const std::vector<int32_t>& tokens, int64_t count,
-                                                 int64_t length, uint64_t seed);
+                                                 int64_t length, uint64_t seed, const std::string& source);
 
 }  // namespace atom

@@ -270,7 +270,7 @@ TEST(Packed, DamagedCheckpointsAreRefusedByName) {
 TEST(SampleWindows, AreDistinctWindowsInAnOrderOfTheSeed) {
   std::vector<int32_t> tokens(1000);
   std::iota(tokens.begin(), tokens.end(), 0);
-  const auto samples = sample_windows(tokens, 5, 100, 3);
+  const auto samples = sample_windows(tokens, 5, 100, 3, "text");
   ASSERT_EQ(samples.size(), 5u);
   std::vector<int32_t> starts;
   for (const auto& sample : samples) {
@@ -281,11 +281,11 @@ TEST(SampleWindows, AreDistinctWindowsInAnOrderOfTheSeed) {
   }
   std::sort(starts.begin(), starts.end());
   EXPECT_EQ(std::unique(starts.begin(), starts.end()), starts.end());
-  EXPECT_EQ(samples, sample_windows(tokens, 5, 100, 3));
-  EXPECT_NE(samples, sample_windows(tokens, 5, 100, 4));
-  EXPECT_EQ(sample_windows(tokens, 50, 300, 0).size(), 3u);
-  EXPECT_THROW(sample_windows(tokens, 5, 1001, 0), Error);
-  EXPECT_THROW(sample_windows(tokens, 0, 10, 0), Error);
+  EXPECT_EQ(samples, sample_windows(tokens, 5, 100, 3, "text"));
+  EXPECT_NE(samples, sample_windows(tokens, 5, 100, 4, "text"));
+  EXPECT_EQ(sample_windows(tokens, 50, 300, 0, "text").size(), 3u);
+  EXPECT_THROW(sample_windows(tokens, 5, 1001, 0, "text"), Error);
+  EXPECT_THROW(sample_windows(tokens, 0, 10, 0, "text"), Error);
 }
 
 }  // namespace
