@@ -1,0 +1,105 @@
+#pragma once
+
+#include <cstdint>
+
+/// Layouts that the CUDA kernels for sm_90 share: packed low-bit weights and blocked activations. Plain index
+/// functions for host and device, so that packing, kernels and tests cannot disagree.
+///
+/// Weights [n, k], k = groups * 128 normal channels, then n_outlier INT8 ones: rows in tiles of 128 (zeros
+/// beyond n), channels in units: a normal unit is a group of 128, an outlier unit 64 channels (zeros beyond
+/// n_outlier). Unit u of tile i lies at (i * units + u) * kUnitBytes: 8192 bytes of values, then 128 fp16
+/// scales, one a row. The values are in the order of the A operand of `wgmma` with 8-bit types (PTX ISA,
+/// "Register Fragments for wgmma.mma_async.m64nNk32"), so that a warp's 16 bytes a lane are its fragments:
+/// [8 blocks of 16 rows][2 halves][32 lanes][16 bytes].
+///
+/// Activations: values int8 [blocks][token_stride][128], a block being 128 channels (of outliers, two units);
+/// 16-byte chunk c of token r is stored at chunk c ^ (r % 8), the 128-byte swizzle of `wgmma` operands in
+/// shared memory, so that a plain bulk copy of consecutive tokens is a valid operand. scales float
+/// [groups + 1][token_stride], the last row the outliers'.
+namespace atom::cuda {
+
+#if defined(__CUDACC__)
+#define ATOM_HOST_DEVICE __host__ __device__
+#else
+#define ATOM_HOST_DEVICE
+#endif
+
+inline constexpr int kTileRows = 128;
+inline constexpr int kUnitChannels = 128;
+inline constexpr int kOutlierUnitChannels = 64;
+inline constexpr int kUnitValueBytes = kTileRows * kUnitChannels / 2;
+inline constexpr int kUnitBytes = kUnitValueBytes + kTileRows * 2;
+
+/// Where a weight lies in the values of its unit: a byte, and for normal units a nibble of it (two's
+/// complement).
+struct ValuePlace {
+  int byte;
+  bool high_nibble;
+};
+
+/// Units and tiles of a packed weight.
+struct WeightTiles {
+  int64_t n = 0;
+  int64_t groups = 0;
+  int64_t n_outlier = 0;
+
+  ATOM_HOST_DEVICE int64_t tiles() const { return (n + kTileRows - 1) / kTileRows; }
+  ATOM_HOST_DEVICE int64_t outlier_units() const {
+    return (n_outlier + kOutlierUnitChannels - 1) / kOutlierUnitChannels;
+  }
+  ATOM_HOST_DEVICE int64_t units() const { return groups + outlier_units(); }
+  ATOM_HOST_DEVICE int64_t bytes() const { return tiles() * units() * kUnitBytes; }
+  ATOM_HOST_DEVICE int64_t unit_offset(int64_t tile, int64_t unit) const {
+    return (tile * units() + unit) * kUnitBytes;
+  }
+  /// Byte offset in a unit of the scale of row `row` of the tile.
+  ATOM_HOST_DEVICE static int scale_offset(int row) { return kUnitValueBytes + 2 * row; }
+
+  /// Normal unit: row in [0, 128) of the tile, channel in [0, 128) of the group.
+  ATOM_HOST_DEVICE static ValuePlace normal(int row, int channel) {
+    const int step = channel / 32, high_k = channel / 16 % 2, t = channel / 4 % 4, j = channel % 4;
+    // A register pair holds the rows g and g + 8; its word keeps row g in the low nibbles.
+    const int word = step % 2 * 2 + high_k;
+    return {fragment(row, t, step / 2) + word * 4 + j, row % 16 >= 8};
+  }
+  /// Outlier unit: row in [0, 128), channel in [0, 64) of the unit. Always a whole byte.
+  ATOM_HOST_DEVICE static ValuePlace outlier(int row, int channel) {
+    const int step = channel / 32, high_k = channel / 16 % 2, t = channel / 4 % 4, j = channel % 4;
+    const int word = high_k * 2 + row % 16 / 8;
+    return {fragment(row, t, step) + word * 4 + j, false};
+  }
+
+ private:
+  ATOM_HOST_DEVICE static int fragment(int row, int t, int half) {
+    return row / 16 * 1024 + half * 512 + (row % 8 * 4 + t) * 16;
+  }
+};
+
+/// Blocks and strides of quantized activations.
+struct ActivationBlocks {
+  int64_t tokens = 0;
+  int64_t groups = 0;
+  int64_t n_outlier = 0;
+
+  /// Rows that a block has: 8, 16, 32, 64, 128, 256, then multiples of 256.
+  ATOM_HOST_DEVICE static int64_t token_stride(int64_t tokens) {
+    if (tokens > 128) return (tokens + 255) / 256 * 256;
+    int64_t stride = 8;
+    while (stride < tokens) stride *= 2;
+    return stride;
+  }
+  ATOM_HOST_DEVICE int64_t stride() const { return token_stride(tokens); }
+  ATOM_HOST_DEVICE int64_t outlier_blocks() const { return (n_outlier + kUnitChannels - 1) / kUnitChannels; }
+  ATOM_HOST_DEVICE int64_t blocks() const { return groups + outlier_blocks(); }
+  ATOM_HOST_DEVICE int64_t value_bytes() const { return blocks() * stride() * kUnitChannels; }
+  ATOM_HOST_DEVICE int64_t scale_count() const { return (groups + 1) * stride(); }
+  /// Index of channel [0, 128) of `block` of a token.
+  ATOM_HOST_DEVICE int64_t value(int64_t token, int64_t block, int channel) const {
+    const int64_t chunk = (channel / 16) ^ (token % 8);
+    return (block * stride() + token) * kUnitChannels + chunk * 16 + channel % 16;
+  }
+  /// Index of the scale of a group; `group` = groups for the outliers' one.
+  ATOM_HOST_DEVICE int64_t scale(int64_t token, int64_t group) const { return group * stride() + token; }
+};
+
+}  // namespace atom::cuda
