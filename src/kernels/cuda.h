@@ -50,10 +50,10 @@ class CudaGraphs {
   CudaGraphs& operator=(const CudaGraphs&) = delete;
 
   /// The first time for a key `work` runs as it is (it may then still allocate); the second time it is
-  /// recorded; from then on the recording is launched. Throws Error.
-  void run(const DeviceContext& device, std::vector<int64_t> key, const std::function<void()>& work);
-  /// Forgets the recordings, because addresses changed.
-  void clear();
+  /// recorded; from then on the recording is launched. `addresses` say where the work's memory lies: when
+  /// they change, all recordings are dropped. Throws Error.
+  void run(const DeviceContext& device, std::vector<int64_t> key, std::vector<int64_t> addresses,
+           const std::function<void()>& work);
 
  private:
   struct Impl;

@@ -30,10 +30,10 @@ PreparedWeight cuda_prepare(const DeviceContext&, const LowBitWeight&, int, Weig
 struct CudaGraphs::Impl {};
 CudaGraphs::CudaGraphs() = default;
 CudaGraphs::~CudaGraphs() = default;
-void CudaGraphs::run(const DeviceContext&, std::vector<int64_t>, const std::function<void()>& work) {
+void CudaGraphs::run(const DeviceContext&, std::vector<int64_t>, std::vector<int64_t>,
+                     const std::function<void()>& work) {
   work();
 }
-void CudaGraphs::clear() {}
 
 template <>
 std::span<const Implementation<EmbeddingLookup>> cuda_implementations() {
@@ -61,6 +61,10 @@ std::span<const Implementation<SiluMulQuantize>> cuda_implementations() {
 }
 template <>
 std::span<const Implementation<LogSumExp>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<PickColumns>> cuda_implementations() {
   return {};
 }
 template <>

@@ -73,6 +73,13 @@ struct LogSumExp {
   std::span<double> out;
 };
 
+/// out[t] = x[t, columns[t]]. x [tokens, vocab].
+struct PickColumns {
+  MatrixView<const float> x;
+  std::span<const int32_t> columns;
+  std::span<float> out;
+};
+
 /// y[m, n] = sum_k x[m, k] * w[n, k] (+ y where `accumulate`). w [n, k] row-major in f32, f16 or bf16.
 struct LinearFloat {
   MatrixView<const float> x;
@@ -197,6 +204,8 @@ std::span<const Implementation<SiluMulQuantize>> implementations();
 template <>
 std::span<const Implementation<LogSumExp>> implementations();
 template <>
+std::span<const Implementation<PickColumns>> implementations();
+template <>
 std::span<const Implementation<LinearFloat>> implementations();
 template <>
 std::span<const Implementation<LinearLowBit>> implementations();
@@ -218,6 +227,8 @@ template <>
 std::span<const Implementation<SiluMulQuantize>> cuda_implementations();
 template <>
 std::span<const Implementation<LogSumExp>> cuda_implementations();
+template <>
+std::span<const Implementation<PickColumns>> cuda_implementations();
 template <>
 std::span<const Implementation<LinearFloat>> cuda_implementations();
 template <>

@@ -5,7 +5,9 @@
 
 namespace atom {
 
-PreparedWeight cuda_prepare(const DeviceContext&, const LowBitWeight&, int, WeightLayout) { return {}; }
+PreparedWeight cuda_prepare(const DeviceContext&, const LowBitWeight&, int, WeightLayout) {
+  return {};
+}
 
 template <>
 std::span<const Implementation<EmbeddingLookup>> cuda_implementations() {
@@ -33,6 +35,10 @@ std::span<const Implementation<SiluMulQuantize>> cuda_implementations() {
 }
 template <>
 std::span<const Implementation<LogSumExp>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<PickColumns>> cuda_implementations() {
   return {};
 }
 template <>
