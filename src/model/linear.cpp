@@ -134,7 +134,8 @@ LowBitStorage stack_rows(const std::vector<const LowBitStorage*>& parts) {
 
 std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout& layout,
                                WeightLayout weight_layout) {
-  const bool slow = weight_layout == WeightLayout::canonical && device.isa != CpuIsa::reference;
+  const bool has_faster = device.cuda != nullptr || device.isa != CpuIsa::reference;
+  const bool slow = weight_layout == WeightLayout::canonical && has_faster;
   return slow ? fmt::format("no vector kernel for groups of {}", layout.group) : "";
 }
 
