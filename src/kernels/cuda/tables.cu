@@ -67,6 +67,10 @@ void run_pick_columns(const DeviceContext& device, const PickColumns& op) {
   pick_columns(op, of(device).stream());
 }
 
+void run_argmax(const DeviceContext& device, const Argmax& op) {
+  argmax({matrix(op.x), op.out.data()}, of(device).stream());
+}
+
 void run_random_fill(const DeviceContext& device, const RandomFill& op) {
   random_fill(op, of(device).stream());
 }
@@ -167,6 +171,7 @@ constexpr Implementation<SiluMul> kSiluMul[] = {{"cuda", always, run_silu_mul}};
 constexpr Implementation<SiluMulQuantize> kSiluMulQuantize[] = {{"cuda", always, run_silu_mul_quantize}};
 constexpr Implementation<LogSumExp> kLogSumExp[] = {{"cuda", always, run_log_sum_exp}};
 constexpr Implementation<PickColumns> kPickColumns[] = {{"cuda", always, run_pick_columns}};
+constexpr Implementation<Argmax> kArgmax[] = {{"cuda", always, run_argmax}};
 constexpr Implementation<RandomFill> kRandomFill[] = {{"cuda", always, run_random_fill}};
 constexpr Implementation<RopeAppend> kRopeAppend[] = {{"cuda", always, run_rope_append}};
 constexpr Implementation<LinearFloat> kLinearFloat[] = {{"cuda_exact", always, run_linear_float_exact}};
@@ -257,6 +262,11 @@ std::span<const Implementation<LogSumExp>> cuda_implementations() {
 template <>
 std::span<const Implementation<PickColumns>> cuda_implementations() {
   return cuda::kPickColumns;
+}
+
+template <>
+std::span<const Implementation<Argmax>> cuda_implementations() {
+  return cuda::kArgmax;
 }
 
 template <>
