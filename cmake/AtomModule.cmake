@@ -34,7 +34,8 @@ endfunction()
 #
 # Makes the static library atom_NAME from every .cpp of this folder (and of the folders below it), and the
 # executable atom_NAME_test from every *_test.cpp. A file whose name ends in _avx2, _avx512 or _avx512vnni is
-# compiled for that instruction set alone and left out on other processors.
+# compiled for that instruction set alone and left out on other processors. With ATOM_CUDA the .cu files belong to the
+# library too, and atom_NAME_cuda_test is made from every *_test.cu.
 function(atom_module name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
@@ -75,6 +76,19 @@ function(atom_module name)
   if(NOT sources)
     return()
   endif()
+  set(cuda_tests)
+  if(ATOM_CUDA)
+    # What stands in for the GPU backend where there is none.
+    list(FILTER sources EXCLUDE REGEX "/no_cuda\\.cpp$")
+    file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cu)
+    set(cuda_tests ${cuda_sources})
+    list(FILTER cuda_tests INCLUDE REGEX "_test\\.cu$")
+    list(FILTER cuda_sources EXCLUDE REGEX "_test\\.cu$")
+    list(APPEND sources ${cuda_sources})
+    if(cuda_sources)
+      list(APPEND ARG_LIBS CUDA::cudart_static CUDA::cublas CUDA::cublasLt CUDA::cusolver)
+    endif()
+  endif()
   add_library(atom_${name} STATIC ${sources})
   atom_precompile(atom_${name} atom_base ${ATOM_COMMON_HEADERS})
   target_include_directories(atom_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
@@ -87,5 +101,11 @@ function(atom_module name)
     atom_precompile(atom_${name}_test atom_base_test ${ATOM_COMMON_HEADERS} <gtest/gtest.h>)
     gtest_discover_tests(atom_${name}_test DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
       PROPERTIES LABELS unit TIMEOUT 600)
+  endif()
+  if(ATOM_TESTS AND cuda_tests)
+    add_executable(atom_${name}_cuda_test ${cuda_tests})
+    target_link_libraries(atom_${name}_cuda_test PRIVATE atom_${name} GTest::gtest GTest::gtest_main)
+    gtest_discover_tests(atom_${name}_cuda_test DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+      PROPERTIES LABELS "unit;cuda" TIMEOUT 600)
   endif()
 endfunction()

@@ -52,7 +52,7 @@ class Prober {
 
   void add_quantized(const QuantizationConfig& quantization) {
     const ModelConfig& config = model_->config();
-    QuantizedActivations out;
+    QuantizedActivations out(model_->device().memory);
     out.resize(1, activation_spec(quantization, config.hidden, LayerInput::qkv));
     add("norm + reorder + quantize",
         RmsNormQuantize{row<const float>(config.hidden), nullptr, config.rms_norm_eps, nullptr, &out});

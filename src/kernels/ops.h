@@ -73,6 +73,13 @@ struct LogSumExp {
   std::span<double> out;
 };
 
+/// out[t] = x[t, columns[t]]. x [tokens, vocab].
+struct PickColumns {
+  MatrixView<const float> x;
+  std::span<const int32_t> columns;
+  std::span<float> out;
+};
+
 /// y[m, n] = sum_k x[m, k] * w[n, k] (+ y where `accumulate`). w [n, k] row-major in f32, f16 or bf16.
 struct LinearFloat {
   MatrixView<const float> x;
@@ -123,7 +130,8 @@ struct SequenceSpan {
 
 /// Causal attention of every row over its sequence's cached keys and values; prefill chunks and decode rows
 /// may be mixed. q, out [tokens, n_heads * head_dim]; query head h uses KV head h / (n_heads / n_kv_heads).
-/// Scores are scaled by `scale`.
+/// Scores are scaled by `scale`. max_rows and max_context bound n_rows and context of all sequences; only
+/// devices that cannot read `sequences` on the host need them.
 struct Attention {
   MatrixView<const float> q;
   std::span<const SequenceSpan> sequences;
@@ -131,6 +139,8 @@ struct Attention {
   int64_t n_heads;
   float scale;
   MatrixView<float> out;
+  int64_t max_rows = 0;
+  int64_t max_context = 0;
 };
 
 /// One implementation of an op.
@@ -141,13 +151,23 @@ struct Implementation {
   void (*run)(const DeviceContext&, const Op&);
 };
 
-/// The implementations of an op in order of preference; the last one supports everything.
+/// The CPU's implementations of an op in order of preference; the last one supports everything.
 template <class Op>
 std::span<const Implementation<Op>> implementations();
 
+/// A GPU's implementations; empty in builds without CUDA.
+template <class Op>
+std::span<const Implementation<Op>> cuda_implementations();
+
+/// What `device` chooses from.
+template <class Op>
+std::span<const Implementation<Op>> implementations_for(const DeviceContext& device) {
+  return device.cuda != nullptr ? cuda_implementations<Op>() : implementations<Op>();
+}
+
 template <class Op>
 const Implementation<Op>& select(const DeviceContext& device, const Op& op) {
-  const auto table = implementations<Op>();
+  const auto table = implementations_for<Op>(device);
   for (const auto& candidate : table) {
     if (candidate.supports(device, op)) return candidate;
   }
@@ -184,6 +204,8 @@ std::span<const Implementation<SiluMulQuantize>> implementations();
 template <>
 std::span<const Implementation<LogSumExp>> implementations();
 template <>
+std::span<const Implementation<PickColumns>> implementations();
+template <>
 std::span<const Implementation<LinearFloat>> implementations();
 template <>
 std::span<const Implementation<LinearLowBit>> implementations();
@@ -191,5 +213,29 @@ template <>
 std::span<const Implementation<RopeAppend>> implementations();
 template <>
 std::span<const Implementation<Attention>> implementations();
+template <>
+std::span<const Implementation<EmbeddingLookup>> cuda_implementations();
+template <>
+std::span<const Implementation<RmsNorm>> cuda_implementations();
+template <>
+std::span<const Implementation<RmsNormQuantize>> cuda_implementations();
+template <>
+std::span<const Implementation<ReorderQuantize>> cuda_implementations();
+template <>
+std::span<const Implementation<SiluMul>> cuda_implementations();
+template <>
+std::span<const Implementation<SiluMulQuantize>> cuda_implementations();
+template <>
+std::span<const Implementation<LogSumExp>> cuda_implementations();
+template <>
+std::span<const Implementation<PickColumns>> cuda_implementations();
+template <>
+std::span<const Implementation<LinearFloat>> cuda_implementations();
+template <>
+std::span<const Implementation<LinearLowBit>> cuda_implementations();
+template <>
+std::span<const Implementation<RopeAppend>> cuda_implementations();
+template <>
+std::span<const Implementation<Attention>> cuda_implementations();
 
 }  // namespace atom

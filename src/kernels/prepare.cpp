@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "kernels/cpu/linear/packed_layout.h"
+#include "kernels/cuda.h"
 #include "kernels/ops.h"
 
 // Repacking of canonical low-bit weights into the layout that a device's kernel reads, once, when a model is
@@ -76,6 +77,9 @@ void pack_outliers(const LowBitWeight& weight, const PackedLayout& packed, Prepa
 
 WeightLayout choose_layout(const DeviceContext& device, int64_t n, const ChannelLayout& layout,
                            int activation_bits) {
+  if (device.cuda != nullptr) {
+    return fits_blocks(layout) ? WeightLayout::tiles_sm90 : WeightLayout::canonical;
+  }
   if (!PackedLayout::fits(layout) || (activation_bits != 4 && activation_bits != 8)) {
     return WeightLayout::canonical;
   }
@@ -87,7 +91,9 @@ WeightLayout choose_layout(const DeviceContext& device, int64_t n, const Channel
 }
 
 PreparedWeight prepare(const DeviceContext& device, const LowBitWeight& weight, int activation_bits) {
-  return prepare(weight, activation_bits, choose_layout(device, weight.n, weight.layout, activation_bits));
+  const WeightLayout layout = choose_layout(device, weight.n, weight.layout, activation_bits);
+  if (device.cuda != nullptr) return cuda_prepare(device, weight, activation_bits, layout);
+  return prepare(weight, activation_bits, layout);
 }
 
 PreparedWeight prepare(const LowBitWeight& weight, int activation_bits, WeightLayout weight_layout) {

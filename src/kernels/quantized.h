@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/layout.h"
 #include "tensor/tensor.h"
 
 namespace atom {
@@ -22,6 +23,12 @@ struct ChannelLayout {
   int64_t groups() const { return k_normal() == 0 ? 0 : (k_normal() + group - 1) / group; }
   bool operator==(const ChannelLayout&) const = default;
 };
+
+/// Whether the blocked layouts of kernels/cuda/layout.h can hold it: INT8 outliers, whole groups of 128.
+inline bool fits_blocks(const ChannelLayout& layout) {
+  const bool whole = layout.k_normal() == 0 || (layout.group == 128 && layout.k_normal() % 128 == 0);
+  return whole && layout.outlier_type == OutlierType::int8;
+}
 
 /// How the input of a linear layer is quantized at run time.
 struct ActivationSpec {
@@ -47,13 +54,20 @@ struct ActivationSpec {
 /// outliers_fp16 [tokens, n_outlier] float, each a value of fp16: only for OutlierType::fp16 (values then
 /// hold
 ///         zeros in the outliers' place, the last scale is 0).
+///
+/// On a GPU, where the layout allows (is_blocked()), values and scales are those of kernels/cuda/layout.h
+/// instead, and there are no sums.
 class QuantizedActivations {
  public:
-  QuantizedActivations() = default;
+  /// Null `memory`: the host's; otherwise a GPU's.
+  explicit QuantizedActivations(Memory* memory = nullptr) : memory_(memory) {}
 
   /// Makes room for `tokens` tokens of `spec`; memory only grows. Padding is zero afterwards; the rest is
   /// unspecified.
   void resize(int64_t tokens, const ActivationSpec& spec);
+
+  bool is_blocked() const { return memory_ != nullptr && fits_blocks(spec_.layout); }
+  cuda::ActivationBlocks blocks() const { return {tokens_, spec_.layout.groups(), spec_.layout.n_outlier}; }
 
   int64_t tokens() const { return tokens_; }
   const ActivationSpec& spec() const { return spec_; }
@@ -61,6 +75,14 @@ class QuantizedActivations {
   int64_t outlier_offset() const { return outlier_offset_; }
   int64_t stride() const { return stride_; }
   int64_t scale_stride() const { return spec_.layout.groups() + 1; }
+
+  /// All values and scales, for ops that know the layout.
+  int8_t* values() { return values_.data(); }
+  const int8_t* values() const { return values_.data(); }
+  float* scales() { return scales_.data(); }
+  const float* scales() const { return scales_.data(); }
+  float* outliers_fp16() { return outliers_fp16_.data(); }
+  const float* outliers_fp16() const { return outliers_fp16_.data(); }
 
   int8_t* values(int64_t token) { return values_.data() + token * stride_; }
   const int8_t* values(int64_t token) const { return values_.data() + token * stride_; }
@@ -74,6 +96,7 @@ class QuantizedActivations {
   }
 
  private:
+  Memory* memory_ = nullptr;
   ActivationSpec spec_;
   int64_t tokens_ = 0;
   int64_t outlier_offset_ = 0;
@@ -104,9 +127,10 @@ struct LowBitWeight {
 };
 
 /// Layouts a low-bit weight may be repacked to when a model is loaded.
-enum class WeightLayout : uint8_t { canonical, rows8_avx2, rows16_avx512 };
+enum class WeightLayout : uint8_t { canonical, rows8_avx2, rows16_avx512, tiles_sm90 };
 
-/// A low-bit weight owned in the layout its kernel wants. Made by `prepare` in kernels/ops.h.
+/// A low-bit weight owned in the layout its kernel wants, in the device's memory. Made by `prepare` in
+/// kernels/ops.h. tiles_sm90 (kernels/cuda/layout.h) keeps all of it in `values`.
 struct PreparedWeight {
   int64_t n = 0;
   ChannelLayout layout;

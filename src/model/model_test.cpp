@@ -159,7 +159,7 @@ TEST(Model, RefusesTokensAndPositionsOutOfRange) {
   const auto checkpoint = Checkpoint::open(golden("gqa_tied_f32"));
   const auto model = Model::load(*checkpoint, device);
   PagedKvCache cache(model->kv_shape(), KvFormat::f16, 1);
-  Workspace workspace;
+  Workspace workspace(device);
   const std::vector<int64_t> slots = {0};
   const int32_t block = 0;
   const SequenceSpan span{0, 1, 1, &block};

@@ -4,6 +4,12 @@
 
 namespace atom {
 
+Tensor to_memory(const Tensor& tensor, Memory* memory) {
+  if (memory == nullptr) return tensor;
+  auto storage = std::make_shared<Buffer<std::byte>>(Buffer<std::byte>::copy_of(tensor.bytes, memory));
+  return {tensor.dtype, tensor.shape, storage->span(), storage};
+}
+
 void to_float(const Tensor& tensor, std::span<float> out) {
   const auto n = static_cast<size_t>(tensor.elements());
   assert(out.size() == n);

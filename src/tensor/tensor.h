@@ -14,23 +14,31 @@
 
 #include "base/error.h"
 #include "tensor/dtype.h"
+#include "tensor/memory.h"
 
 namespace atom {
 
 /// Where cache lines and the widest vectors want data to begin.
 inline constexpr size_t kAlignment = 64;
 
-/// An owning, 64-byte aligned, zero-initialized array. Movable; copying is explicit through `clone`.
+/// An owning, 64-byte aligned, zero-initialized array. Movable; copying is explicit through `clone`. It lies
+/// in the host's memory, or in a device's, where its elements can be reached only by that device's ops and
+/// through `clone`.
 template <class T>
 class Buffer {
   static_assert(std::is_trivially_copyable_v<T>);
 
  public:
   Buffer() = default;
-  explicit Buffer(size_t count) : count_(count) {
+  /// Null `memory`: the host's.
+  explicit Buffer(size_t count, Memory* memory = nullptr) : data_(nullptr, Free{memory}), count_(count) {
     if (count == 0) return;
     if (count > SIZE_MAX / sizeof(T) - kAlignment) throw std::bad_alloc();
     const size_t bytes = (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    if (memory != nullptr) {
+      data_.reset(static_cast<T*>(memory->allocate(bytes)));
+      return;
+    }
     data_.reset(static_cast<T*>(::operator new (bytes, std::align_val_t{kAlignment})));
     std::memset(static_cast<void*>(data_.get()), 0, bytes);
   }
@@ -46,8 +54,15 @@ class Buffer {
   const T* data() const { return data_.get(); }
   size_t size() const { return count_; }
   bool empty() const { return count_ == 0; }
-  T& operator[](size_t i) { return data_.get()[i]; }
-  const T& operator[](size_t i) const { return data_.get()[i]; }
+  Memory* memory() const { return data_.get_deleter().memory; }
+  T& operator[](size_t i) {
+    assert(memory() == nullptr);
+    return data_.get()[i];
+  }
+  const T& operator[](size_t i) const {
+    assert(memory() == nullptr);
+    return data_.get()[i];
+  }
   std::span<T> span() { return {data(), count_}; }
   std::span<const T> span() const { return {data(), count_}; }
   T* begin() { return data(); }
@@ -55,15 +70,40 @@ class Buffer {
   const T* begin() const { return data(); }
   const T* end() const { return data() + count_; }
 
+  /// A copy in the host's memory.
   Buffer clone() const {
     Buffer copy(count_);
-    if (count_ != 0) std::memcpy(copy.data(), data(), count_ * sizeof(T));
+    if (count_ == 0) return copy;
+    if (memory() != nullptr) {
+      memory()->download(copy.data(), data(), count_ * sizeof(T));
+    } else {
+      std::memcpy(copy.data(), data(), count_ * sizeof(T));
+    }
+    return copy;
+  }
+
+  /// A copy of the host's `values` in `memory`.
+  static Buffer copy_of(std::span<const T> values, Memory* memory) {
+    Buffer copy(values.size(), memory);
+    if (values.empty()) return copy;
+    if (memory != nullptr) {
+      memory->upload(copy.data(), values.data(), values.size_bytes());
+    } else {
+      std::memcpy(copy.data(), values.data(), values.size_bytes());
+    }
     return copy;
   }
 
  private:
   struct Free {
-    void operator()(T* p) const { ::operator delete (static_cast<void*>(p), std::align_val_t{kAlignment}); }
+    Memory* memory = nullptr;
+    void operator()(T* p) const {
+      if (memory != nullptr) {
+        memory->release(p);
+      } else {
+        ::operator delete (static_cast<void*>(p), std::align_val_t{kAlignment});
+      }
+    }
   };
   std::unique_ptr<T[], Free> data_;
   size_t count_ = 0;
@@ -151,6 +191,9 @@ Tensor make_tensor(DType dtype, std::vector<int64_t> shape, std::span<const T> v
   assert(static_cast<size_t>(tensor.elements()) == values.size());
   return tensor;
 }
+
+/// A copy of a tensor of the host in `memory`; the tensor itself where `memory` is null.
+Tensor to_memory(const Tensor& tensor, Memory* memory);
 
 /// `elements()` values converted to float. Throws Error for an integer type.
 void to_float(const Tensor& tensor, std::span<float> out);

@@ -155,4 +155,8 @@ void log_sum_exp(const DeviceContext& device, const LogSumExp& op) {
   });
 }
 
+void pick_columns(const DeviceContext&, const PickColumns& op) {
+  for (size_t t = 0; t < op.columns.size(); ++t) op.out[t] = op.x(static_cast<int64_t>(t), op.columns[t]);
+}
+
 }  // namespace atom::reference

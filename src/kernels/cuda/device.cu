@@ -1,0 +1,156 @@
+#include <algorithm>
+#include <new>
+
+#include "kernels/cuda.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/runtime.h"
+
+namespace atom {
+namespace cuda {
+namespace {
+
+/// What the kernels of this build need: instructions of exactly this architecture.
+constexpr int kMajor = 9;
+constexpr int kMinor = 0;
+/// Scratch memory at first: what decode steps ask for, so that it rarely moves.
+constexpr size_t kFirstScratch = size_t{64} << 20;
+constexpr size_t kCublasWorkspace = size_t{32} << 20;
+
+bool runs_kernels(const cudaDeviceProp& properties) {
+  return properties.major == kMajor && properties.minor == kMinor;
+}
+
+void check_cublas(cublasStatus_t status, const char* call) {
+  if (status != CUBLAS_STATUS_SUCCESS) fail("cuBLAS: {}: {}", call, cublasGetStatusString(status));
+}
+
+}  // namespace
+
+Device::Device(int index) : index_(index) {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) count = 0;
+  if (index < 0 || index >= count) {
+    throw UsageError(
+        fmt::format("--device cuda:{}: this machine has {} GPU{}", index, count, count == 1 ? "" : "s"));
+  }
+  cudaDeviceProp properties;
+  ATOM_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+  if (!runs_kernels(properties)) {
+    throw UsageError(
+        fmt::format("--device cuda:{}: {} is of architecture sm_{}{}; this build has kernels for sm_{}{}",
+                    index, properties.name, properties.major, properties.minor, kMajor, kMinor));
+  }
+  ATOM_CUDA_CHECK(cudaSetDevice(index));
+  sm_count_ = properties.multiProcessorCount;
+  total_memory_ = properties.totalGlobalMem;
+  description_ =
+      fmt::format("{}, {:.1f} GiB, sm_{}{}", properties.name, static_cast<double>(total_memory_) / (1 << 30),
+                  properties.major, properties.minor);
+  ATOM_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+}
+
+Device::~Device() {
+  cudaStreamSynchronize(stream_);
+  if (cublas_ != nullptr) cublasDestroy(cublas_);
+  if (cusolver_ != nullptr) cusolverDnDestroy(cusolver_);
+  cudaFree(cublas_workspace_);
+  cudaFree(scratch_);
+  cudaStreamDestroy(stream_);
+}
+
+void* Device::allocate(size_t bytes) {
+  void* data = nullptr;
+  const cudaError_t status = cudaMalloc(&data, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw std::bad_alloc();
+  }
+  check(status, "cudaMalloc");
+  ATOM_CUDA_CHECK(cudaMemsetAsync(data, 0, bytes, stream_));
+  return data;
+}
+
+void Device::release(void* data) noexcept {
+  cudaFree(data);
+}
+
+void Device::upload(void* to, const void* from, size_t bytes) {
+  // From pageable memory the call returns once the bytes have been taken over.
+  ATOM_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_));
+}
+
+void Device::download(void* to, const void* from, size_t bytes) {
+  ATOM_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_));
+  synchronize();
+}
+
+void Device::synchronize() {
+  ATOM_CUDA_CHECK(cudaStreamSynchronize(stream_));
+}
+
+void* Device::scratch(size_t bytes) {
+  if (bytes <= scratch_bytes_) return scratch_;
+  synchronize();
+  ATOM_CUDA_CHECK(cudaFree(scratch_));
+  scratch_ = nullptr;
+  scratch_bytes_ = 0;
+  const size_t size = std::max(bytes, kFirstScratch);
+  scratch_ = allocate(size);
+  scratch_bytes_ = size;
+  ++scratch_generation_;
+  return scratch_;
+}
+
+cublasHandle_t Device::cublas() {
+  if (cublas_ != nullptr) return cublas_;
+  check_cublas(cublasCreate(&cublas_), "cublasCreate");
+  check_cublas(cublasSetStream(cublas_, stream_), "cublasSetStream");
+  // A workspace of our own: recorded launches must not allocate.
+  cublas_workspace_ = allocate(kCublasWorkspace);
+  check_cublas(cublasSetWorkspace(cublas_, cublas_workspace_, kCublasWorkspace), "cublasSetWorkspace");
+  check_cublas(cublasSetMathMode(cublas_, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
+  return cublas_;
+}
+
+cusolverDnHandle_t Device::cusolver() {
+  if (cusolver_ != nullptr) return cusolver_;
+  const cusolverStatus_t created = cusolverDnCreate(&cusolver_);
+  require(created == CUSOLVER_STATUS_SUCCESS, "cuSOLVER: cusolverDnCreate: status {}",
+          static_cast<int>(created));
+  const cusolverStatus_t set = cusolverDnSetStream(cusolver_, stream_);
+  require(set == CUSOLVER_STATUS_SUCCESS, "cuSOLVER: cusolverDnSetStream: status {}", static_cast<int>(set));
+  return cusolver_;
+}
+
+}  // namespace cuda
+
+int cuda_device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  int usable = 0;
+  for (int i = 0; i < count; ++i) {
+    cudaDeviceProp properties;
+    if (cudaGetDeviceProperties(&properties, i) == cudaSuccess && cuda::runs_kernels(properties)) ++usable;
+  }
+  return usable;
+}
+
+CudaHandle open_cuda(int index) {
+  auto device = std::make_shared<cuda::Device>(index);
+  return {device, device.get(), device->description()};
+}
+
+void cuda_synchronize(const DeviceContext& device) {
+  cuda::of(device).synchronize();
+}
+
+CudaMemoryInfo cuda_memory_info(const DeviceContext&) {
+  CudaMemoryInfo info;
+  ATOM_CUDA_CHECK(cudaMemGetInfo(&info.free, &info.total));
+  return info;
+}
+
+}  // namespace atom

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+#include <cusolverDn.h>
+#include <string>
+
+#include "tensor/device.h"
+
+namespace atom::cuda {
+
+/// An open GPU: one stream, in which all ops run in order, memory, scratch memory and library handles. Used
+/// by one thread at a time.
+class Device final : public Memory {
+ public:
+  /// Throws UsageError when there is no such GPU or none of the kernels runs on it.
+  explicit Device(int index);
+  ~Device() override;
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  void* allocate(size_t bytes) override;
+  void release(void* data) noexcept override;
+  void upload(void* to, const void* from, size_t bytes) override;
+  void download(void* to, const void* from, size_t bytes) override;
+
+  cudaStream_t stream() const { return stream_; }
+  int sm_count() const { return sm_count_; }
+  size_t total_memory() const { return total_memory_; }
+  const std::string& description() const { return description_; }
+  /// Waits for the stream. Throws Error when any of its work failed.
+  void synchronize();
+
+  /// At least `bytes` for the kernels of one op, valid until the next call: ops run in order, so they share
+  /// it. Growing moves it.
+  void* scratch(size_t bytes);
+  size_t scratch_bytes() const { return scratch_bytes_; }
+  /// Changes whenever scratch memory moves: recorded launches then refer to memory that is gone.
+  int64_t scratch_generation() const { return scratch_generation_; }
+
+  /// FP32 products in FP32, on this stream. Opened at first use, as the next one.
+  cublasHandle_t cublas();
+  cusolverDnHandle_t cusolver();
+
+ private:
+  int index_;
+  int sm_count_ = 0;
+  size_t total_memory_ = 0;
+  std::string description_;
+  cudaStream_t stream_ = nullptr;
+  void* scratch_ = nullptr;
+  size_t scratch_bytes_ = 0;
+  int64_t scratch_generation_ = 0;
+  void* cublas_workspace_ = nullptr;
+  cublasHandle_t cublas_ = nullptr;
+  cusolverDnHandle_t cusolver_ = nullptr;
+};
+
+/// The GPU of a context that has one.
+inline Device& of(const DeviceContext& context) {
+  return *context.cuda;
+}
+
+}  // namespace atom::cuda
