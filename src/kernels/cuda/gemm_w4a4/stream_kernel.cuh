@@ -1,10 +1,8 @@
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
 
+#include "kernels/cuda/gemm_w4a4/convert.cuh"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/ptx.cuh"
 
@@ -52,21 +50,6 @@ __device__ __forceinline__ void mma_s8(int (&d)[4], const uint32_t (&a)[4], uint
   asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-template <typename T>
-__device__ __forceinline__ float to_float(T value) {
-  return static_cast<float>(value);
-}
-template <typename T>
-__device__ __forceinline__ T from_float(float value) {
-  if constexpr (std::is_same_v<T, __half>) {
-    return __float2half_rn(value);
-  } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
-    return __float2bfloat16_rn(value);
-  } else {
-    return value;
-  }
 }
 
 /// kTokens 8 or 16, kWarps a CTA, kRows row blocks a pass, kSlots pieces in a warp's ring.
@@ -176,8 +159,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   Y* const y = static_cast<Y*>(p.y);
   const auto store = [&](int token, int row, float sum) {
     if (token >= p.tokens || row >= p.n) return;
-    Y* to = y + token * p.y_stride + row;
-    *to = from_float<Y>(p.accumulate ? to_float(*to) + sum : sum);
+    store_one(y + token * p.y_stride + row, sum, p.accumulate);
   };
 
   int slot = 0;
