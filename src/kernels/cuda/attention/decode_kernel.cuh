@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/attention/config.h"
 #include "kernels/cuda/attention/fragments.cuh"
+#include "kernels/cuda/runtime.h"
 #include "kernels/kv_view.h"
 #include "kernels/ops.h"
 #include "tensor/dtype.h"
@@ -121,8 +122,8 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
   constexpr int kSteps = kDim / 16;
   constexpr int kKeyTiles = S::kKeys / 16;
   extern __shared__ __align__(128) unsigned char shared[];
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-  asm volatile("griddepcontrol.launch_dependents;");
+  wait_for_dependencies();
+  launch_dependents();
 
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -452,8 +453,8 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
 /// Merges the parts of a column. Grid [8 columns, KV heads * column tiles, sequences], a thread a channel.
 template <int kDim>
 __global__ void __launch_bounds__(kDim) merge_splits(const DecodeParams p) {
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-  asm volatile("griddepcontrol.launch_dependents;");
+  wait_for_dependencies();
+  launch_dependents();
   const SequenceSpan sequence = p.sequences[blockIdx.z];
   const int kv_head = static_cast<int>(blockIdx.y) / p.column_tiles;
   const int64_t column = static_cast<int64_t>(blockIdx.y) % p.column_tiles * kDecodeColumns + blockIdx.x;

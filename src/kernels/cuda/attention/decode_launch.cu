@@ -8,44 +8,26 @@
 namespace atom::cuda {
 namespace {
 
-/// Launches the merge so that it waits for the parts on the device instead of between two launches.
-template <int kDim>
-void launch_merge(const AttentionContext& context, const AttentionArgs& args, const DecodePlan& plan,
-                  const DecodeParams& params) {
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t launch = {};
-  launch.gridDim = dim3(kDecodeColumns, static_cast<unsigned>(args.cache.n_kv_heads * plan.column_tiles),
-                        static_cast<unsigned>(args.n_sequences));
-  launch.blockDim = dim3(kDim);
-  launch.stream = context.stream;
-  launch.attrs = &overlap;
-  launch.numAttrs = 1;
-  ATOM_CUDA_CHECK(cudaLaunchKernelEx(&launch, decode::merge_splits<kDim>, params));
-}
-
 template <KvFormat kFormat, int kDim>
-void launch(const AttentionContext& context, const AttentionArgs& args, const DecodePlan& plan,
-            const DecodeParams& params) {
-  constexpr int kBytes = decode::Shape<kFormat, kDim>::kSharedBytes;
-  const auto kernel = decode::attend<kFormat, kDim>;
-  ATOM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  const dim3 grid(static_cast<unsigned>(plan.splits),
-                  static_cast<unsigned>(args.cache.n_kv_heads * plan.column_tiles),
-                  static_cast<unsigned>(args.n_sequences));
-  kernel<<<grid, decode::kThreads, kBytes, context.stream>>>(params);
-  ATOM_CUDA_CHECK(cudaGetLastError());
-  if (plan.splits > 1) launch_merge<kDim>(context, args, plan, params);
+void launch_parts(const AttentionContext& context, const AttentionArgs& args, const DecodePlan& plan,
+                  const DecodeParams& params) {
+  const auto heads = static_cast<unsigned>(args.cache.n_kv_heads * plan.column_tiles);
+  const auto sequences = static_cast<unsigned>(args.n_sequences);
+  launch(decode::attend<kFormat, kDim>, dim3(static_cast<unsigned>(plan.splits), heads, sequences),
+         dim3(decode::kThreads), decode::Shape<kFormat, kDim>::kSharedBytes, context.stream, {}, params);
+  if (plan.splits > 1) {
+    launch(decode::merge_splits<kDim>, dim3(kDecodeColumns, heads, sequences), dim3(kDim), 0, context.stream,
+           {}, params);
+  }
 }
 
 template <KvFormat kFormat>
 void launch_dim(const AttentionContext& context, const AttentionArgs& args, const DecodePlan& plan,
                 const DecodeParams& params) {
   if (args.cache.head_dim == 64) {
-    launch<kFormat, 64>(context, args, plan, params);
+    launch_parts<kFormat, 64>(context, args, plan, params);
   } else {
-    launch<kFormat, 128>(context, args, plan, params);
+    launch_parts<kFormat, 128>(context, args, plan, params);
   }
 }
 
