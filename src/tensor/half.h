@@ -3,10 +3,12 @@
 #include <bit>
 #include <cstdint>
 
+#include "base/host_device.h"
+
 namespace atom {
 
 /// IEEE binary16 to binary32, exact.
-inline float half_to_float(uint16_t h) {
+ATOM_HOST_DEVICE inline float half_to_float(uint16_t h) {
   const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
   const uint32_t exponent = (h >> 10) & 0x1Fu;
   const uint32_t mantissa = h & 0x3FFu;
@@ -17,7 +19,7 @@ inline float half_to_float(uint16_t h) {
 }
 
 /// binary32 to binary16, rounding to nearest even; overflow gives infinity, NaN stays NaN.
-inline uint16_t float_to_half(float f) {
+ATOM_HOST_DEVICE inline uint16_t float_to_half(float f) {
   const uint32_t bits = std::bit_cast<uint32_t>(f);
   const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
@@ -33,16 +35,16 @@ inline uint16_t float_to_half(float f) {
 }
 
 /// `f` rounded to the nearest binary16 value.
-inline float round_to_half(float f) {
+ATOM_HOST_DEVICE inline float round_to_half(float f) {
   return half_to_float(float_to_half(f));
 }
 
-inline float bfloat16_to_float(uint16_t b) {
+ATOM_HOST_DEVICE inline float bfloat16_to_float(uint16_t b) {
   return std::bit_cast<float>(static_cast<uint32_t>(b) << 16);
 }
 
 /// binary32 to bfloat16, rounding to nearest even; NaN stays NaN.
-inline uint16_t float_to_bfloat16(float f) {
+ATOM_HOST_DEVICE inline uint16_t float_to_bfloat16(float f) {
   const uint32_t bits = std::bit_cast<uint32_t>(f);
   if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
   return static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "base/host_device.h"
+
 /// Layouts that the CUDA kernels for sm_90 share: packed low-bit weights and blocked activations. Plain index
 /// functions for host and device, so that packing, kernels and tests cannot disagree.
 ///
@@ -17,12 +19,6 @@
 /// shared memory, so that a plain bulk copy of consecutive tokens is a valid operand. scales float
 /// [groups + 1][token_stride], the last row the outliers'.
 namespace atom::cuda {
-
-#if defined(__CUDACC__)
-#define ATOM_HOST_DEVICE __host__ __device__
-#else
-#define ATOM_HOST_DEVICE
-#endif
 
 inline constexpr int kTileRows = 128;
 inline constexpr int kUnitChannels = 128;

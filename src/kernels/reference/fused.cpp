@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/fused_tokens.h"
 #include "kernels/numerics.h"
+#include "kernels/random_value.h"
 #include "tensor/half.h"
 
 namespace atom::reference {
@@ -153,6 +154,16 @@ void log_sum_exp(const DeviceContext& device, const LogSumExp& op) {
           numerics::log_sum_exp(largest, numerics::sum_of_exp(op.x.row(t), n, largest));
     }
   });
+}
+
+void random_fill(const DeviceContext& device, const RandomFill& op) {
+  for_each_token_range(device, op.count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) put_random_value(op, i);
+  });
+}
+
+void pick_columns(const DeviceContext&, const PickColumns& op) {
+  for (size_t t = 0; t < op.columns.size(); ++t) op.out[t] = op.x(static_cast<int64_t>(t), op.columns[t]);
 }
 
 }  // namespace atom::reference

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+
+/// Reductions and scans of a block of kRowThreads threads, in an order that depends on nothing but the values.
+namespace atom::cuda::fused {
+
+inline constexpr int kRowThreads = 1024;
+inline constexpr int kRowWarps = kRowThreads / 32;
+
+/// The block's least value; `shared` [kRowWarps] is free again at the next barrier after the one inside.
+template <class T>
+__device__ T block_min(T value, T* shared) {
+  for (int distance = 16; distance > 0; distance /= 2) {
+    const T other = __shfl_xor_sync(~0u, value, distance);
+    value = other < value ? other : value;
+  }
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = shared[threadIdx.x % 32];
+  for (int distance = 16; distance > 0; distance /= 2) {
+    const T other = __shfl_xor_sync(~0u, value, distance);
+    value = other < value ? other : value;
+  }
+  return value;
+}
+
+/// Sums of the values of the threads up to and including this one; `shared` as above.
+__device__ inline double block_scan(double value, double* shared) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const auto warp_scan = [lane](double x) {
+    for (int distance = 1; distance < 32; distance *= 2) {
+      const double before = __shfl_up_sync(~0u, x, distance);
+      if (lane >= distance) x += before;
+    }
+    return x;
+  };
+  value = warp_scan(value);
+  __syncthreads();
+  if (lane == 31) shared[warp] = value;
+  __syncthreads();
+  const double totals = warp_scan(shared[lane]);
+  const double before = __shfl_sync(~0u, totals, warp == 0 ? 0 : warp - 1);
+  return warp == 0 ? value : before + value;
+}
+
+/// Order-preserving bits of a candidate for the largest value with the smallest index: least is best.
+__device__ inline uint64_t best_key(float value, uint32_t index) {
+  const uint32_t bits = __float_as_uint(value + 0.0f);
+  const uint32_t ascending = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+  return static_cast<uint64_t>(~ascending) << 32 | index;
+}
+inline constexpr uint64_t kNoKey = ~uint64_t{0};
+
+/// The best key of a row of logits, by all threads; NaN and infinities are passed over.
+__device__ inline uint64_t best_of_row(const float* x, int64_t n, uint64_t* shared) {
+  float largest = -INFINITY;
+  uint32_t at = 0;
+#pragma unroll 8
+  for (int64_t i = threadIdx.x; i < n; i += kRowThreads) {
+    const float f = x[i];
+    if (f > largest && f < INFINITY) {
+      largest = f;
+      at = static_cast<uint32_t>(i);
+    }
+  }
+  return block_min(largest > -INFINITY ? best_key(largest, at) : kNoKey, shared);
+}
+
+}  // namespace atom::cuda::fused

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/quantized.h"
+
+/// Host-side choices of the fused quantizing kernels.
+namespace atom::cuda::fused {
+
+inline constexpr int kChannels = 128;
+
+/// Whether a layout has the form that the fast kernels take: groups of 128, INT8 outliers, and boundaries at
+/// multiples of four channels.
+inline bool is_four_aligned(const ChannelLayout& layout) {
+  return layout.group == kChannels && (layout.outlier_type == OutlierType::int8 || layout.n_outlier == 0) &&
+         layout.k % 4 == 0 && layout.n_outlier % 4 == 0;
+}
+
+/// Whether the kernel that holds a token's row in shared memory takes it.
+inline bool is_fast_row(const ChannelLayout& layout) {
+  return is_four_aligned(layout) && layout.k <= 16384;
+}
+
+/// Shape of a block of that kernel. A unit is 128 normal channels or all the outliers.
+struct RowConfig {
+  /// Units that a warp handles: 1, 2, 4 or 8.
+  int units_per_warp;
+  int warps;
+};
+
+/// Warps that the row kernel of so many units a warp may have; its registers allow no more.
+constexpr int max_warps(int units_per_warp) {
+  return units_per_warp <= 2 ? 32 : 16;
+}
+
+/// Few tokens: as many warps as a block can have, for the shortest time. Many: four units a warp, so that
+/// several tokens share a multiprocessor and one's loads hide behind another's arithmetic.
+inline RowConfig row_config(const ChannelLayout& layout, int64_t tokens, int sm_count) {
+  const int64_t outlier_units = layout.n_outlier > 0 ? 1 : 0;
+  const int64_t units = std::max(layout.groups() + outlier_units, (layout.k + kChannels - 1) / kChannels);
+  int per_warp = tokens <= 2 * int64_t{sm_count} ? 1 : 4;
+  while (per_warp * int64_t{max_warps(per_warp)} < units) per_warp *= 2;
+  return {per_warp, static_cast<int>((units + per_warp - 1) / per_warp)};
+}
+
+}  // namespace atom::cuda::fused

@@ -1,0 +1,135 @@
+#pragma once
+
+// Quantization of any layout to either form, and what comes before it: a block a token, its row as float in
+// shared memory. x [tokens, stride] (or gate and up, [tokens, 2 * k]) f32, f16 or bf16; any group, INT8 or
+// FP16 outliers, no alignment needed. A warp takes a group: largest magnitude by shuffles, then the values;
+// the outliers come last. What the fast kernels (row_quantize.cuh, silu.cu) don't take. Source: Atom,
+// section 4.3; docs/numerics.md.
+
+#include "kernels/cuda/fused/device.cuh"
+#include "kernels/cuda/fused/fused.h"
+#include "kernels/cuda/layout.h"
+
+namespace atom::cuda::fused {
+
+enum class Before { nothing, rms_norm, silu_mul };
+
+struct GeneralQuantize {
+  const void* x;
+  int64_t stride;
+  int64_t tokens;
+  const float* weight;
+  float eps;
+  const int32_t* permutation;
+  QuantizedOutput out;
+};
+
+inline constexpr int kGeneralThreads = 256;
+
+/// Index functions of a token's row in either form.
+struct OutputRow {
+  const QuantizedOutput* out;
+  ActivationBlocks blocks;
+  int64_t token;
+
+  __device__ int64_t value(int64_t block, int64_t channel) const {
+    return blocks.value(token, block + channel / 128, static_cast<int>(channel % 128));
+  }
+  __device__ void store_normal(int64_t channel, int8_t q) const {
+    const int64_t at =
+        out->form == ActivationForm::blocks ? value(0, channel) : token * row_stride() + channel;
+    out->values[at] = q;
+  }
+  __device__ void store_outlier(int64_t channel, int8_t q) const {
+    const int64_t at = out->form == ActivationForm::blocks
+                           ? value(blocks.groups, channel)
+                           : token * row_stride() + outlier_offset() + channel;
+    out->values[at] = q;
+  }
+  __device__ void store_scale(int64_t group, float scale) const {
+    const int64_t at = out->form == ActivationForm::blocks ? blocks.scale(token, group)
+                                                           : token * (blocks.groups + 1) + group;
+    out->scales[at] = scale;
+  }
+  /// Channels that the padded normal and outlier parts have.
+  __device__ int64_t normal_end() const {
+    return out->form == ActivationForm::blocks ? blocks.groups * 128 : outlier_offset();
+  }
+  __device__ int64_t outlier_end() const {
+    return out->form == ActivationForm::blocks ? blocks.outlier_blocks() * 128
+                                               : row_stride() - outlier_offset();
+  }
+  __device__ int64_t outlier_offset() const {
+    return (out->spec.layout.k - out->spec.layout.n_outlier + 63) / 64 * 64;
+  }
+  __device__ int64_t row_stride() const {
+    return outlier_offset() + (out->spec.layout.n_outlier + 63) / 64 * 64;
+  }
+};
+
+template <class In, Before before>
+__global__ void __launch_bounds__(kGeneralThreads)
+    general_quantize_kernel(const GeneralQuantize a, int64_t groups) {
+  extern __shared__ __align__(16) float row[];
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  constexpr int kWarps = kGeneralThreads / 32;
+  const ActivationSpec& spec = a.out.spec;
+  const int64_t k = spec.layout.k, n_outlier = spec.layout.n_outlier, k_normal = k - n_outlier;
+  const int64_t token = blockIdx.x;
+  const OutputRow out{&a.out, {a.tokens, groups, n_outlier}, token};
+  let_successor_start();
+  wait_for_predecessor();
+
+  const In* x = static_cast<const In*>(a.x) + token * a.stride;
+  for (int64_t i = thread; i < k; i += kGeneralThreads) {
+    const float f = widen(x[i]);
+    row[i] = before == Before::silu_mul ? numerics::silu(f) * widen(x[k + i]) : f;
+  }
+  __syncthreads();
+  if constexpr (before == Before::rms_norm) {
+    // Every warp walks the chains: simpler than handing the factor round, and as fast.
+    const float factor = numerics::inverse_rms(sum_of_squares(row, static_cast<int>(k)), k, a.eps);
+    __syncthreads();
+    for (int64_t i = thread; i < k; i += kGeneralThreads) row[i] = (row[i] * factor) * a.weight[i];
+    __syncthreads();
+  }
+
+  const auto channel = [&](int64_t i) { return row[a.permutation == nullptr ? i : a.permutation[i]]; };
+  const auto largest = [&](int64_t begin, int64_t end) {
+    float max_abs = 0.0f;
+    for (int64_t i = begin + lane; i < end; i += 32) max_abs = numerics::max_magnitude(max_abs, channel(i));
+    return warp_max(max_abs);
+  };
+  const float high = spec.bits == 4 ? 7.0f : 127.0f;
+  const float low = spec.bits == 4 ? -8.0f : -127.0f;
+  for (int64_t g = warp; g < groups; g += kWarps) {
+    const int64_t begin = g * spec.layout.group;
+    const int64_t end = min(begin + spec.layout.group, k_normal);
+    const float scale = numerics::symmetric_scale(largest(begin, end), spec.clip, high);
+    const float inverse = numerics::inverse_scale(scale);
+    for (int64_t i = begin + lane; i < end; i += 32) {
+      out.store_normal(i, static_cast<int8_t>(numerics::quantize(channel(i), inverse, low, high)));
+    }
+    if (lane == 0) out.store_scale(g, scale);
+  }
+  for (int64_t i = k_normal + thread; i < out.normal_end(); i += kGeneralThreads) out.store_normal(i, 0);
+  const bool int8 = spec.layout.outlier_type == OutlierType::int8;
+  if (warp == 0) {
+    const float scale =
+        int8 && n_outlier > 0 ? numerics::symmetric_scale(largest(k_normal, k), 1.0f, 127.0f) : 0.0f;
+    const float inverse = numerics::inverse_scale(scale);
+    for (int64_t i = lane; i < out.outlier_end(); i += 32) {
+      const bool real = int8 && i < n_outlier;
+      out.store_outlier(
+          i, real ? static_cast<int8_t>(numerics::quantize(channel(k_normal + i), inverse, -127.0f, 127.0f))
+                  : int8_t{0});
+    }
+    if (lane == 0) out.store_scale(groups, scale);
+  } else if (!int8) {
+    for (int64_t i = thread - 32; i < n_outlier; i += kGeneralThreads - 32) {
+      a.out.outliers_fp16[token * n_outlier + i] = numerics::finite_half(channel(k_normal + i));
+    }
+  }
+}
+
+}  // namespace atom::cuda::fused

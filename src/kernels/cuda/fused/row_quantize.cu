@@ -1,0 +1,91 @@
+#include "kernels/cuda/fused/config.h"
+#include "kernels/cuda/fused/dispatch.h"
+#include "kernels/cuda/fused/general_quantize.cuh"
+#include "kernels/cuda/fused/launch.h"
+#include "kernels/cuda/fused/row_quantize.cuh"
+
+// rms_norm_quantize and reorder_quantize: the row kernel where the layout is fast, else the general one.
+namespace atom::cuda {
+namespace {
+
+using namespace fused;
+
+template <class In, bool norm, int units>
+void launch_rows(const RowQuantize& a, int warps, cudaStream_t stream) {
+  const size_t shared = row_quantize_shared(a.k, sizeof(In), norm);
+  const int threads = 32 * warps;
+  const int sms = sm_count();
+  const auto kernel = row_quantize_kernel<In, norm, units>;
+  int resident = 1;
+  if (a.blocks.tokens > sms) {
+    if (shared > 48 * 1024) {
+      check(
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
+          "row_quantize");
+    }
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared), "row_quantize");
+  }
+  const int64_t blocks = std::min<int64_t>(a.blocks.tokens, int64_t{sms} * std::max(resident, 1));
+  launch("row_quantize", kernel, dim3(static_cast<unsigned>(blocks)), threads, shared, stream, a);
+}
+
+template <class In, bool norm>
+void launch_rows(const RowQuantize& a, const RowConfig& config, cudaStream_t stream) {
+  switch (config.units_per_warp) {
+    case 1:
+      return launch_rows<In, norm, 1>(a, config.warps, stream);
+    case 2:
+      return launch_rows<In, norm, 2>(a, config.warps, stream);
+    case 4:
+      return launch_rows<In, norm, 4>(a, config.warps, stream);
+    default:
+      return launch_rows<In, norm, 8>(a, config.warps, stream);
+  }
+}
+
+template <bool norm>
+void quantize_rows(const ConstMatrix& x, const float* weight, float eps, const int32_t* permutation,
+                   const QuantizedOutput& out, cudaStream_t stream) {
+  check_output(out, x.cols);
+  const ChannelLayout& layout = out.spec.layout;
+  const bool aligned = is_aligned(x.data, x.stride, x.dtype) &&
+                       x.stride * size_of(x.dtype) >= (x.cols * size_of(x.dtype) + 15) / 16 * 16 &&
+                       is_aligned(weight, 0, DType::f32) && is_aligned(permutation, 0, DType::i32) &&
+                       is_aligned(out.values, 0, DType::i8);
+  with_type(x.dtype, [&](auto type) {
+    using In = typename decltype(type)::type;
+    if (out.form == ActivationForm::blocks && aligned && is_fast_row(layout)) {
+      const bool four = out.spec.bits == 4;
+      const RowQuantize a{x.data,
+                          x.stride,
+                          weight,
+                          eps,
+                          permutation,
+                          {x.rows, layout.groups(), layout.n_outlier},
+                          static_cast<int>(layout.k),
+                          static_cast<int>(layout.k_normal()),
+                          out.spec.clip,
+                          four ? -8.0f : -127.0f,
+                          four ? 7.0f : 127.0f,
+                          out.values,
+                          out.scales};
+      return launch_rows<In, norm>(a, row_config(layout, x.rows, sm_count()), stream);
+    }
+    const GeneralQuantize a{x.data, x.stride, x.rows, weight, eps, permutation, out};
+    launch("general_quantize", general_quantize_kernel < In, norm ? Before::rms_norm : Before::nothing >,
+           dim3(static_cast<unsigned>(x.rows)), kGeneralThreads,
+           static_cast<size_t>(layout.k) * sizeof(float), stream, a, layout.groups());
+  });
+}
+
+}  // namespace
+
+void rms_norm_quantize(const RmsNormQuantizeArgs& args, cudaStream_t stream) {
+  quantize_rows<true>(args.x, args.weight, args.eps, args.permutation, args.out, stream);
+}
+
+void reorder_quantize(const ReorderQuantizeArgs& args, cudaStream_t stream) {
+  quantize_rows<false>(args.x, nullptr, 0.0f, args.permutation, args.out, stream);
+}
+
+}  // namespace atom::cuda
