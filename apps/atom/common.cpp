@@ -9,6 +9,7 @@
 
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "kernels/cuda.h"
 #include "op_choices.h"
 
 namespace atom::cli {
@@ -45,19 +46,49 @@ void DeviceOptions::add_to(CLI::App& command) {
       "--isa", isa,
       "Instruction set to use at most: reference, avx2, avx512, avx512vnni (default: the best that this "
       "processor has)");
-  command.add_option("--device", device, "cpu, or cuda[:N] in builds with CUDA")->capture_default_str();
+  command.add_option(
+      "--device", device,
+      "cpu, or cuda[:N] in builds with CUDA (default: a GPU where there is one, else the CPU)");
+  command.add_flag(
+      "--fast", fast,
+      "On a GPU: kernels that split sums and compute attention in FP16 on tensor cores, instead of "
+      "those that give the CPU's results to the bit");
 }
 
-Device::Device(const DeviceOptions& options) : pool_(thread_count(options.threads)) {
-  if (options.device != "cpu") {
-    const bool cuda = options.device == "cuda" || options.device.rfind("cuda:", 0) == 0;
-    if (cuda)
-      throw UsageError(fmt::format("--device {}: this build has no CUDA support", printable(options.device)));
-    throw UsageError(
-        fmt::format("--device: expected cpu or cuda[:N], found '{}'", printable(options.device)));
+namespace {
+
+/// The number of the GPU that `device` names; none for the CPU. Throws UsageError.
+std::optional<int> gpu_index(const std::string& device) {
+  if (device.empty()) return cuda_device_count() > 0 ? std::optional<int>(0) : std::nullopt;
+  if (device == "cpu") return std::nullopt;
+  if (device == "cuda") return 0;
+  constexpr std::string_view kPrefix = "cuda:";
+  if (device.rfind(kPrefix, 0) == 0) {
+    int index = 0;
+    const char* end = device.data() + device.size();
+    const auto [stop, error] = std::from_chars(device.data() + kPrefix.size(), end, index);
+    if (error == std::errc() && stop == end && index >= 0) return index;
   }
+  throw UsageError(fmt::format("--device: expected cpu or cuda[:N], found '{}'", printable(device)));
+}
+
+}  // namespace
+
+Device::Device(const DeviceOptions& options) : pool_(thread_count(options.threads)) {
   context_.pool = &pool_;
   context_.isa = options.isa.empty() ? detect_cpu_isa() : parse_cpu_isa(options.isa);
+  if (const std::optional<int> index = gpu_index(options.device)) {
+    CudaHandle gpu = open_cuda(*index);
+    gpu_ = std::move(gpu.device);
+    context_.cuda = gpu_.get();
+    context_.memory = gpu.memory;
+    context_.exact = !options.fast;
+    description_ = fmt::format("cuda:{} ({})", *index, gpu.description);
+    spdlog::info("{}, {} kernels", description_, context_.exact ? "exact" : "fast");
+    return;
+  }
+  if (options.fast) throw UsageError("--fast is of the GPU's kernels: it needs --device cuda");
+  description_ = "cpu";
   spdlog::info("cpu with {} ({} thread{})", name_of(context_.isa), pool_.size(),
                pool_.size() == 1 ? "" : "s");
 }
@@ -98,7 +129,8 @@ std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, const Device& de
     spdlog::warn("{} linear layers run on the slow kernel {}", count, kernel);
   }
   for (const OpChoice& choice : op_choices(*model)) {
-    if (choice.implementation != "reference" || device.context().isa == CpuIsa::reference) continue;
+    const bool only_choice = device.context().cuda == nullptr && device.context().isa == CpuIsa::reference;
+    if (choice.implementation != "reference" || only_choice) continue;
     spdlog::warn("{} runs on the slow kernel reference: no other has these shapes", choice.op);
   }
   return model;

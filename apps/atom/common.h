@@ -60,11 +60,13 @@ struct OutputOptions {
   void apply() const;
 };
 
-/// --threads, --isa and --device: of every command that computes.
+/// --threads, --isa, --device and --fast: of every command that computes.
 struct DeviceOptions {
   int threads = 0;
   std::string isa;
-  std::string device = "cpu";
+  /// Empty: a GPU where there is one, else the CPU.
+  std::string device;
+  bool fast = false;
 
   void add_to(CLI::App& command);
 };
@@ -77,9 +79,13 @@ class Device {
 
   const DeviceContext& context() const { return context_; }
   int threads() const { return pool_.size(); }
+  /// "cpu", or "cuda" and what GPU it is.
+  const std::string& description() const { return description_; }
 
  private:
   ThreadPool pool_;
+  std::shared_ptr<cuda::Device> gpu_;
+  std::string description_;
   DeviceContext context_;
 };
 

@@ -49,6 +49,7 @@ void run(const Options& options) {
               {"tokens", result.tokens},
               {"kv_cache", name_of(result.kv_format)},
               {"seconds", result.seconds},
+              {"device", device.description()},
               {"isa", name_of(device.context().isa)},
               {"threads", device.threads()}});
 }

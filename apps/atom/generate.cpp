@@ -61,6 +61,7 @@ void run(const Options& options) {
   Json json = {{"model", options.model.string()}, {"text", result.text}};
   add_statistics(json, result);
   json["kv_cache"] = name_of(generator.cache().format());
+  json["device"] = device.description();
   json["isa"] = name_of(device.context().isa);
   json["threads"] = device.threads();
   print_json(json);

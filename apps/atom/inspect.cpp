@@ -45,6 +45,7 @@ Json describe(const Checkpoint& checkpoint, const Model& model, const Device& de
   json["kv_cache"] = name_of(model.kv_format());
   json["kv_cache_bytes_per_token"] = kv_bytes_per_token(model.kv_shape(), model.kv_format());
   json["cpu_features"] = name_of(detect_cpu_isa());
+  json["device"] = device.description();
   json["isa"] = name_of(device.context().isa);
   json["threads"] = device.threads();
   for (const OpChoice& choice : op_choices(model)) {

@@ -85,7 +85,8 @@ Generator::Generator(const Model& model, const text::Tokenizer& tokenizer, int64
       tokenizer_(&tokenizer),
       context_(context),
       prefill_chunk_(prefill_chunk),
-      cache_(model.kv_shape(), kv_format, (context + kBlockSize - 1) / kBlockSize, kBlockSize),
+      cache_(model.kv_shape(), kv_format, (context + kBlockSize - 1) / kBlockSize, kBlockSize,
+             model.device().memory),
       table_(cache_),
       runner_(model, cache_) {
   assert(context >= 1 && context <= model.config().max_positions && prefill_chunk >= 1);

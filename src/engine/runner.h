@@ -20,23 +20,38 @@ struct Chunk {
 /// interface.
 class Runner {
  public:
-  Runner(const Model& model, PagedKvCache& cache) : model_(&model), cache_(&cache) {}
+  Runner(const Model& model, PagedKvCache& cache)
+      : model_(&model), cache_(&cache), workspace_(model.device()) {}
 
   /// Appends the tokens to the tables and returns the residual stream of all of them in order, [tokens,
-  /// hidden], valid until the next call. The tables are as before when this throws (a full cache, a token or
-  /// position out of range).
+  /// hidden] in the device's memory, valid until the next call. The tables are as before when this throws (a
+  /// full cache, a token or position out of range).
   MatrixView<const float> step(std::span<const Chunk> chunks);
 
-  /// logits [rows, vocab] of rows of `step`'s result, valid until the next call.
+  /// logits [rows, vocab] of rows of `step`'s result, in the host's memory, valid until the next call.
   MatrixView<float> logits(MatrixView<const float> hidden);
 
+  /// out[i] = the most likely token after row i of `hidden`, the first of equal ones; -1 where no logit is
+  /// finite.
+  void greedy(MatrixView<const float> hidden, std::span<int32_t> out);
+
+  /// out[i] = -log p(targets[i]) after row i of `hidden`, rows of `step`'s result. NaN where the logits are
+  /// not finite.
+  void negative_log_likelihoods(MatrixView<const float> hidden, std::span<const int32_t> targets,
+                                std::span<double> out);
+
  private:
+  /// As logits(), in the device's memory.
+  MatrixView<float> device_logits(MatrixView<const float> hidden);
   void append(std::span<const Chunk> chunks);
 
   const Model* model_;
   PagedKvCache* cache_;
   Workspace workspace_;
   Buffer<float> logits_;
+  /// On a GPU: copies of its results, and of what it is asked.
+  Buffer<float> host_logits_;
+  Buffer<int32_t> tokens_out_;
   // The batch of the step in progress; kept so that a decode step allocates nothing.
   std::vector<int32_t> tokens_;
   std::vector<int32_t> positions_;

@@ -8,7 +8,6 @@
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "engine/runner.h"
-#include "kernels/ops.h"
 
 namespace atom {
 namespace {
@@ -21,25 +20,23 @@ constexpr int64_t kBlockSize = 16;
 
 /// Sum of the negative log-likelihoods of window[begin + 1 ...], given the residual stream of window[begin
 /// ...].
-double chunk_nll(const Model& model, Runner& runner, MatrixView<const float> hidden,
-                 std::span<const int32_t> targets, std::vector<double>& scratch) {
+double chunk_nll(Runner& runner, MatrixView<const float> hidden, std::span<const int32_t> targets,
+                 std::vector<double>& scratch) {
   double sum = 0.0;
   const auto predicted = static_cast<int64_t>(targets.size());
   for (int64_t begin = 0; begin < predicted; begin += kLogitRows) {
     const int64_t end = std::min(begin + kLogitRows, predicted);
-    const MatrixView<float> logits = runner.logits(hidden.row_range(begin, end));
-    scratch.resize(static_cast<size_t>(end - begin));
-    run(model.device(), LogSumExp{logits, scratch});
+    const auto count = static_cast<size_t>(end - begin);
+    scratch.resize(count);
+    runner.negative_log_likelihoods(hidden.row_range(begin, end),
+                                    targets.subspan(static_cast<size_t>(begin), count), scratch);
     // Summed in order, so that the result does not depend on the threads.
-    for (int64_t row = begin; row < end; ++row) {
-      const float logit = logits(row - begin, targets[static_cast<size_t>(row)]);
-      sum += scratch[static_cast<size_t>(row - begin)] - static_cast<double>(logit);
-    }
+    for (const double nll : scratch) sum += nll;
   }
   return sum;
 }
 
-double window_nll(const Model& model, Runner& runner, BlockTable& table, std::span<const int32_t> window,
+double window_nll(Runner& runner, BlockTable& table, std::span<const int32_t> window,
                   std::vector<double>& scratch) {
   double sum = 0.0;
   const size_t size = window.size();
@@ -50,7 +47,7 @@ double window_nll(const Model& model, Runner& runner, BlockTable& table, std::sp
     const MatrixView<const float> hidden = runner.step({&chunk, 1});
     // The last token predicts nothing inside of the window.
     const size_t predicted = std::min(end, size - 1) - begin;
-    sum += chunk_nll(model, runner, hidden, window.subspan(begin + 1, predicted), scratch);
+    sum += chunk_nll(runner, hidden, window.subspan(begin + 1, predicted), scratch);
   }
   table.clear();
   return sum / static_cast<double>(size - 1);
@@ -80,7 +77,8 @@ PerplexityResult perplexity(const Model& model, std::span<const int32_t> tokens,
   result.tokens = windows * window;
   result.kv_format = options.kv_format.value_or(model.kv_format());
   const auto start = std::chrono::steady_clock::now();
-  PagedKvCache cache(model.kv_shape(), result.kv_format, (window + kBlockSize - 1) / kBlockSize, kBlockSize);
+  PagedKvCache cache(model.kv_shape(), result.kv_format, (window + kBlockSize - 1) / kBlockSize, kBlockSize,
+                     model.device().memory);
   BlockTable table(cache);
   Runner runner(model, cache);
   std::vector<double> scratch;
@@ -88,7 +86,7 @@ PerplexityResult perplexity(const Model& model, std::span<const int32_t> tokens,
   double sum = 0.0;
   for (int64_t i = 0; i < windows; ++i) {
     const auto begin = static_cast<size_t>(i * window);
-    sum += window_nll(model, runner, table, tokens.subspan(begin, static_cast<size_t>(window)), scratch);
+    sum += window_nll(runner, table, tokens.subspan(begin, static_cast<size_t>(window)), scratch);
     require(std::isfinite(sum), "the logits of window {} are not finite", i);
     progress.update(i + 1, fmt::format("perplexity {:.4f}", std::exp(sum / static_cast<double>(i + 1))));
   }

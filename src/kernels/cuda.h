@@ -40,6 +40,9 @@ CudaMemoryInfo cuda_memory_info(const DeviceContext& device);
 PreparedWeight cuda_prepare(const DeviceContext& device, const LowBitWeight& weight, int activation_bits,
                             WeightLayout weight_layout);
 
+/// Canonical weights that are in the GPU's memory already, repacked to `weight_layout`.
+PreparedWeight cuda_pack(const DeviceContext& device, PreparedWeight canonical, WeightLayout weight_layout);
+
 /// A step's work, recorded once and replayed: the launches of `work` become a CUDA graph, one for each `key`.
 /// What the work reads and writes must lie at the same addresses whenever the key is the same.
 class CudaGraphs {
@@ -50,10 +53,10 @@ class CudaGraphs {
   CudaGraphs& operator=(const CudaGraphs&) = delete;
 
   /// The first time for a key `work` runs as it is (it may then still allocate); the second time it is
-  /// recorded; from then on the recording is launched. Throws Error.
-  void run(const DeviceContext& device, std::vector<int64_t> key, const std::function<void()>& work);
-  /// Forgets the recordings, because addresses changed.
-  void clear();
+  /// recorded; from then on the recording is launched. `addresses` say where the work's memory lies: when
+  /// they change, all recordings are dropped. Throws Error.
+  void run(const DeviceContext& device, std::vector<int64_t> key, std::vector<int64_t> addresses,
+           const std::function<void()>& work);
 
  private:
   struct Impl;

@@ -86,6 +86,24 @@ std::span<const Implementation<LogSumExp>> implementations() {
 }
 
 template <>
+std::span<const Implementation<PickColumns>> implementations() {
+  static constexpr Implementation<PickColumns> kTable[] = {{"reference", always, reference::pick_columns}};
+  return kTable;
+}
+
+template <>
+std::span<const Implementation<Argmax>> implementations() {
+  static constexpr Implementation<Argmax> kTable[] = {{"reference", always, reference::argmax}};
+  return kTable;
+}
+
+template <>
+std::span<const Implementation<RandomFill>> implementations() {
+  static constexpr Implementation<RandomFill> kTable[] = {{"reference", always, reference::random_fill}};
+  return kTable;
+}
+
+template <>
 std::span<const Implementation<RopeAppend>> implementations() {
   static constexpr Implementation<RopeAppend> kTable[] = {
 #if defined(__x86_64__)

@@ -27,13 +27,18 @@ PreparedWeight cuda_prepare(const DeviceContext&, const LowBitWeight&, int, Weig
   return {};
 }
 
+PreparedWeight cuda_pack(const DeviceContext&, PreparedWeight, WeightLayout) {
+  assert(false);
+  return {};
+}
+
 struct CudaGraphs::Impl {};
 CudaGraphs::CudaGraphs() = default;
 CudaGraphs::~CudaGraphs() = default;
-void CudaGraphs::run(const DeviceContext&, std::vector<int64_t>, const std::function<void()>& work) {
+void CudaGraphs::run(const DeviceContext&, std::vector<int64_t>, std::vector<int64_t>,
+                     const std::function<void()>& work) {
   work();
 }
-void CudaGraphs::clear() {}
 
 template <>
 std::span<const Implementation<EmbeddingLookup>> cuda_implementations() {
@@ -61,6 +66,18 @@ std::span<const Implementation<SiluMulQuantize>> cuda_implementations() {
 }
 template <>
 std::span<const Implementation<LogSumExp>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<RandomFill>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<Argmax>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<PickColumns>> cuda_implementations() {
   return {};
 }
 template <>

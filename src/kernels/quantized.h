@@ -76,6 +76,14 @@ class QuantizedActivations {
   int64_t stride() const { return stride_; }
   int64_t scale_stride() const { return spec_.layout.groups() + 1; }
 
+  /// All values and scales, for ops that know the layout.
+  int8_t* values() { return values_.data(); }
+  const int8_t* values() const { return values_.data(); }
+  float* scales() { return scales_.data(); }
+  const float* scales() const { return scales_.data(); }
+  float* outliers_fp16() { return outliers_fp16_.data(); }
+  const float* outliers_fp16() const { return outliers_fp16_.data(); }
+
   int8_t* values(int64_t token) { return values_.data() + token * stride_; }
   const int8_t* values(int64_t token) const { return values_.data() + token * stride_; }
   float* scales(int64_t token) { return scales_.data() + token * scale_stride(); }

@@ -31,7 +31,8 @@ KvFormat parse_kv_format(std::string_view name) {
   throw UsageError(fmt::format("unknown KV cache format '{}' (f32, f16, int8, int4)", printable(name)));
 }
 
-PagedKvCache::PagedKvCache(const KvShape& shape, KvFormat format, int64_t n_blocks, int64_t block_size)
+PagedKvCache::PagedKvCache(const KvShape& shape, KvFormat format, int64_t n_blocks, int64_t block_size,
+                           Memory* memory)
     : shape_(shape), format_(format), n_blocks_(n_blocks), block_size_(block_size) {
   assert(n_blocks >= 0 && block_size > 0 && shape.head_dim % 2 == 0);
   const int64_t rows = n_blocks * block_size * shape.n_kv_heads;
@@ -39,11 +40,11 @@ PagedKvCache::PagedKvCache(const KvShape& shape, KvFormat format, int64_t n_bloc
   try {
     for (int64_t i = 0; i < shape.n_layers; ++i) {
       Layer layer;
-      layer.keys = Buffer<std::byte>(static_cast<size_t>(rows * row_bytes));
-      layer.values = Buffer<std::byte>(static_cast<size_t>(rows * row_bytes));
+      layer.keys = Buffer<std::byte>(static_cast<size_t>(rows * row_bytes), memory);
+      layer.values = Buffer<std::byte>(static_cast<size_t>(rows * row_bytes), memory);
       if (is_quantized(format)) {
-        layer.key_params = Buffer<uint16_t>(static_cast<size_t>(rows * 2));
-        layer.value_params = Buffer<uint16_t>(static_cast<size_t>(rows * 2));
+        layer.key_params = Buffer<uint16_t>(static_cast<size_t>(rows * 2), memory);
+        layer.value_params = Buffer<uint16_t>(static_cast<size_t>(rows * 2), memory);
       }
       layers_.push_back(std::move(layer));
     }

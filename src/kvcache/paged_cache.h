@@ -26,8 +26,9 @@ KvFormat parse_kv_format(std::string_view name);
 /// handed out and taken back one by one; which sequence a block belongs to is the caller's table.
 class PagedKvCache {
  public:
-  /// Throws Error when the memory can't be had.
-  PagedKvCache(const KvShape& shape, KvFormat format, int64_t n_blocks, int64_t block_size = 16);
+  /// The keys and values lie in `memory`; null: the host's. Throws Error when it can't be had.
+  PagedKvCache(const KvShape& shape, KvFormat format, int64_t n_blocks, int64_t block_size = 16,
+               Memory* memory = nullptr);
 
   KvFormat format() const { return format_; }
   const KvShape& shape() const { return shape_; }

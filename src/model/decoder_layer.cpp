@@ -1,33 +1,98 @@
 #include "model/decoder_layer.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
+#include <cstring>
+#include <utility>
 
 namespace atom {
 
-void RopeTable::grow(int64_t needed, const ModelConfig& config) {
+Batch PlacedBatch::place(const Batch& batch, int64_t block_size, int64_t rows, int64_t max_blocks) {
+  Batch placed = batch;
+  for (const SequenceSpan& sequence : batch.sequences) {
+    placed.max_rows = std::max(placed.max_rows, sequence.n_rows);
+    placed.max_context = std::max(placed.max_context, sequence.context);
+  }
+  if (device_->memory == nullptr) return placed;
+  // A row beyond the batch's own has a sequence of its own, without rows.
+  const auto own = static_cast<int64_t>(batch.tokens.size());
+  const auto n_sequences = static_cast<int64_t>(batch.sequences.size()) + rows - own;
+  const auto u = [](int64_t n) { return static_cast<size_t>(n); };
+  const size_t slots = 0;
+  const size_t sequences = slots + u(rows) * sizeof(int64_t);
+  const size_t tokens = sequences + u(n_sequences) * sizeof(SequenceSpan);
+  const size_t positions = tokens + u(rows) * sizeof(int32_t);
+  const size_t blocks = positions + u(rows) * sizeof(int32_t);
+  const size_t size = blocks + u(n_sequences * max_blocks) * sizeof(int32_t);
+  if (bytes_.size() < size) bytes_ = Buffer<std::byte>(size, device_->memory);
+  staging_.assign(size, std::byte{0});
+  const auto put = [&](size_t at, const void* from, size_t bytes) {
+    if (bytes != 0) std::memcpy(staging_.data() + at, from, bytes);
+  };
+  put(slots, batch.slots.data(), batch.slots.size_bytes());
+  put(tokens, batch.tokens.data(), batch.tokens.size_bytes());
+  put(positions, batch.positions.data(), batch.positions.size_bytes());
+  constexpr int64_t kNowhere = -1;
+  for (int64_t row = own; row < rows; ++row)
+    put(slots + u(row) * sizeof(int64_t), &kNowhere, sizeof(int64_t));
+  const auto address = [&](size_t at) { return bytes_.data() + at; };
+  for (int64_t i = 0; i < n_sequences; ++i) {
+    const size_t table = blocks + u(i * max_blocks) * sizeof(int32_t);
+    SequenceSpan span{own, 0, 0, nullptr};
+    if (u(i) < batch.sequences.size()) {
+      span = batch.sequences[u(i)];
+      const int64_t used = (span.context + block_size - 1) / block_size;
+      assert(used <= max_blocks);
+      put(table, span.blocks, u(used) * sizeof(int32_t));
+    }
+    span.blocks = reinterpret_cast<const int32_t*>(address(table));
+    put(sequences + u(i) * sizeof(SequenceSpan), &span, sizeof(span));
+  }
+  device_->memory->upload(bytes_.data(), staging_.data(), size);
+  placed.slots = {reinterpret_cast<const int64_t*>(address(slots)), u(rows)};
+  placed.sequences = {reinterpret_cast<const SequenceSpan*>(address(sequences)), u(n_sequences)};
+  placed.tokens = {reinterpret_cast<const int32_t*>(address(tokens)), u(rows)};
+  placed.positions = {reinterpret_cast<const int32_t*>(address(positions)), u(rows)};
+  return placed;
+}
+
+void RopeTable::grow(int64_t needed, const ModelConfig& config, Memory* memory) {
   if (needed <= positions) return;
   // By doubling, so that an answer of any length costs a few tables, and never more than twice what it uses.
   constexpr int64_t kFirst = 512;
   positions = std::max(needed, std::min(std::max(2 * positions, kFirst), config.max_positions));
   const int64_t half = config.head_dim / 2;
-  cos = Buffer<float>(static_cast<size_t>(positions * half));
-  sin = Buffer<float>(static_cast<size_t>(positions * half));
+  Buffer<float> host_cos(static_cast<size_t>(positions * half));
+  Buffer<float> host_sin(static_cast<size_t>(positions * half));
   for (int64_t i = 0; i < half; ++i) {
     const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim);
     // Rounded to float as the reference implementations have it: the angle is the float product.
     const auto frequency = static_cast<float>(std::pow(static_cast<double>(config.rope_theta), exponent));
     for (int64_t p = 0; p < positions; ++p) {
       const float angle = static_cast<float>(p) * frequency;
-      cos[p * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
-      sin[p * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+      host_cos[p * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
+      host_sin[p * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
     }
   }
+  cos = memory == nullptr ? std::move(host_cos) : Buffer<float>::copy_of(host_cos.span(), memory);
+  sin = memory == nullptr ? std::move(host_sin) : Buffer<float>::copy_of(host_sin.span(), memory);
+}
+
+std::vector<int64_t> Workspace::addresses() const {
+  std::vector<int64_t> addresses;
+  const auto add = [&](const void* data) { addresses.push_back(reinterpret_cast<int64_t>(data)); };
+  for (const auto* buffer : {&normed_, &qkv_, &attention_, &gate_up_, &inner_, &hidden_}) add(buffer->data());
+  add(quantized_.values());
+  add(quantized_.scales());
+  add(rope_.cos.data());
+  add(batch_.data());
+  return addresses;
 }
 
 MatrixView<float> Workspace::view(Buffer<float>& buffer, int64_t rows, int64_t cols) {
   const auto needed = static_cast<size_t>(rows * cols);
-  if (buffer.size() < needed) buffer = Buffer<float>(needed);
+  if (buffer.size() < needed) buffer = Buffer<float>(needed, device_->memory);
   return {buffer.data(), rows, cols};
 }
 
@@ -66,7 +131,8 @@ MatrixView<const float> DecoderLayer::attend(const StepContext& step, const Batc
                                step.rope->sin.data(), step.rotate_keys, cache});
   const MatrixView<float> out = step.workspace->attention(rows, config.q_size());
   const float scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
-  run(*step.device, Attention{q, batch.sequences, cache, config.n_heads, scale, out});
+  run(*step.device,
+      Attention{q, batch.sequences, cache, config.n_heads, scale, out, batch.max_rows, batch.max_context});
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "checkpoint/packed.h"
+#include "kernels/cuda.h"
 #include "kernels/ops.h"
 #include "model/config.h"
 #include "model/linear.h"
@@ -17,6 +18,27 @@ struct Batch {
   std::span<const int32_t> positions;       // [tokens]
   std::span<const int64_t> slots;           // [tokens] where keys and values go: block * block_size + offset
   std::span<const SequenceSpan> sequences;  // rows of the batch they own
+  /// At least n_rows and context of every sequence. Set by place().
+  int64_t max_rows = 0;
+  int64_t max_context = 0;
+};
+
+/// A batch in the memory that ops of a device read. On the host the batch is taken as it is. On a GPU it is
+/// copied into one allocation, always in the same place for the same `rows` and `max_blocks`, so that a
+/// recorded step finds the next batch where it found the first.
+class PlacedBatch {
+ public:
+  explicit PlacedBatch(const DeviceContext& device) : device_(&device) {}
+
+  /// Of `batch`, which has as many sequences as it likes, with `rows` rows (rows that nobody owns are added:
+  /// they are stored nowhere) and room for `max_blocks` blocks a sequence. Valid until the next call.
+  Batch place(const Batch& batch, int64_t block_size, int64_t rows, int64_t max_blocks);
+  const void* data() const { return bytes_.data(); }
+
+ private:
+  const DeviceContext* device_;
+  std::vector<std::byte> staging_;
+  Buffer<std::byte> bytes_;
 };
 
 /// cos and sin of positions [0, positions), [positions, head_dim / 2].
@@ -25,13 +47,17 @@ struct RopeTable {
   Buffer<float> sin;
   int64_t positions = 0;
 
-  /// Makes the table at least `needed` positions long, of at most config.max_positions.
-  void grow(int64_t needed, const ModelConfig& config);
+  /// Makes the table at least `needed` positions long, of at most config.max_positions, in `memory`.
+  void grow(int64_t needed, const ModelConfig& config, Memory* memory = nullptr);
 };
 
-/// Activations of a step. Reused from step to step; memory only grows.
+/// Activations of a step, in the device's memory. Reused from step to step; memory only grows.
 class Workspace {
  public:
+  /// `device` must outlive it.
+  explicit Workspace(const DeviceContext& device)
+      : device_(&device), quantized_(device.memory), batch_(device) {}
+
   /// A view [rows, cols] whose contents are unspecified.
   MatrixView<float> normed(int64_t rows, int64_t cols) { return view(normed_, rows, cols); }
   MatrixView<float> qkv(int64_t rows, int64_t cols) { return view(qkv_, rows, cols); }
@@ -42,16 +68,23 @@ class Workspace {
   QuantizedActivations& quantized() { return quantized_; }
   /// Covers the positions [0, positions).
   const RopeTable& rope(int64_t positions, const ModelConfig& config) {
-    rope_.grow(positions, config);
+    rope_.grow(positions, config, device_->memory);
     return rope_;
   }
+  PlacedBatch& batch() { return batch_; }
+  CudaGraphs& graphs() { return graphs_; }
+  /// Where the memory lies: recorded steps are good as long as it stays there.
+  std::vector<int64_t> addresses() const;
 
  private:
-  static MatrixView<float> view(Buffer<float>& buffer, int64_t rows, int64_t cols);
+  MatrixView<float> view(Buffer<float>& buffer, int64_t rows, int64_t cols);
 
+  const DeviceContext* device_;
   Buffer<float> normed_, qkv_, attention_, gate_up_, inner_, hidden_;
   QuantizedActivations quantized_;
   RopeTable rope_;
+  PlacedBatch batch_;
+  CudaGraphs graphs_;
 };
 
 /// What every layer of a step shares.

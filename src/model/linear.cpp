@@ -39,13 +39,13 @@ class FloatLinear final : public Linear {
 
 class LowBitLinear final : public Linear {
  public:
-  LowBitLinear(const DeviceContext& device, const LowBitStorage& weight, const ActivationSpec& spec,
-               std::vector<int32_t> permutation)
-      : weight_(prepare(device, weight.view(), spec.bits)),
+  LowBitLinear(const DeviceContext& device, PreparedWeight weight, int64_t bytes, const ActivationSpec& spec,
+               const std::vector<int32_t>& permutation)
+      : weight_(std::move(weight)),
         spec_(spec),
-        permutation_(std::move(permutation)),
-        bytes_(weight.bytes()) {
-    assert(spec.layout == weight.layout);
+        permutation_(Buffer<int32_t>::copy_of(permutation, device.memory)),
+        bytes_(bytes) {
+    assert(spec.layout == weight_.layout && spec.bits == weight_.activation_bits);
     assert(permutation_.empty() || static_cast<int64_t>(permutation_.size()) == spec.layout.k);
   }
 
@@ -63,7 +63,7 @@ class LowBitLinear final : public Linear {
   LinearInfo info(const DeviceContext& device) const override {
     LinearInfo info;
     info.kind = spec_.layout.k_normal() == 0 ? "W8A8" : fmt::format("W4A{}", spec_.bits);
-    QuantizedActivations probe;
+    QuantizedActivations probe(device.memory);
     probe.resize(1, spec_);
     const auto& chosen = select(device, LinearLowBit{&probe, &weight_, {nullptr, 1, weight_.n}, false});
     info.kernel = chosen.name;
@@ -76,7 +76,7 @@ class LowBitLinear final : public Linear {
  private:
   PreparedWeight weight_;
   ActivationSpec spec_;
-  std::vector<int32_t> permutation_;
+  Buffer<int32_t> permutation_;
   int64_t bytes_;
 };
 
@@ -136,12 +136,27 @@ std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout&
                                WeightLayout weight_layout) {
   const bool has_faster = device.cuda != nullptr || device.isa != CpuIsa::reference;
   const bool slow = weight_layout == WeightLayout::canonical && has_faster;
-  return slow ? fmt::format("no vector kernel for groups of {}", layout.group) : "";
+  return slow ? fmt::format("no fast kernel for {} of {}",
+                            layout.outlier_type == OutlierType::fp16 ? "FP16 outliers and groups" : "groups",
+                            layout.group)
+              : "";
 }
 
 std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, const LowBitStorage& weight,
-                                            const ActivationSpec& spec, std::vector<int32_t> permutation) {
-  return std::make_unique<LowBitLinear>(device, weight, spec, std::move(permutation));
+                                            const ActivationSpec& spec,
+                                            const std::vector<int32_t>& permutation) {
+  return std::make_unique<LowBitLinear>(device, prepare(device, weight.view(), spec.bits), weight.bytes(),
+                                        spec, permutation);
+}
+
+std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, PreparedWeight canonical,
+                                            const ActivationSpec& spec,
+                                            const std::vector<int32_t>& permutation) {
+  const auto bytes = static_cast<int64_t>(
+      canonical.values.size() + canonical.outliers.size() +
+      2 * (canonical.scales.size() + canonical.outlier_scales.size() + canonical.outliers_fp16.size()));
+  return std::make_unique<LowBitLinear>(device, prepare(device, std::move(canonical)), bytes, spec,
+                                        permutation);
 }
 
 }  // namespace atom

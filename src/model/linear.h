@@ -44,10 +44,11 @@ class Linear {
   virtual LinearInfo info(const DeviceContext& device) const = 0;
 };
 
-/// Weights [out, in] in f32, f16 or bf16, in a tensor that is shared with whoever made it.
+/// Weights [out, in] in f32, f16 or bf16, in the device's memory, in a tensor that is shared with whoever
+/// made it.
 std::unique_ptr<Linear> make_float_linear(Tensor weight);
 
-/// The canonical arrays of a low-bit weight, owned (layouts as in LowBitWeight).
+/// The canonical arrays of a low-bit weight, in the host's memory, owned (layouts as in LowBitWeight).
 struct LowBitStorage {
   int64_t n = 0;
   ChannelLayout layout;
@@ -75,6 +76,12 @@ std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout&
 /// A low-bit layer whose input is quantized by `spec` after reordering by `permutation` (empty: identity).
 /// Repacked for `device`.
 std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, const LowBitStorage& weight,
-                                            const ActivationSpec& spec, std::vector<int32_t> permutation);
+                                            const ActivationSpec& spec,
+                                            const std::vector<int32_t>& permutation);
+
+/// A low-bit layer from canonical weights in the device's memory.
+std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, PreparedWeight canonical,
+                                            const ActivationSpec& spec,
+                                            const std::vector<int32_t>& permutation);
 
 }  // namespace atom

@@ -11,33 +11,45 @@
 namespace atom {
 namespace {
 
-std::unique_ptr<Linear> load_float(WeightReader& reader, const ModelConfig& config, int64_t layer,
-                                   LayerInput input) {
+std::unique_ptr<Linear> load_float(WeightReader& reader, const ModelConfig& config,
+                                   const DeviceContext& device, int64_t layer, LayerInput input) {
   const LinearShape shape = shape_of(config, input);
   std::vector<std::string> names;
   for (const auto& linear : linears_of(input)) names.push_back(layer_prefix(layer) + linear + ".weight");
-  return make_float_linear(reader.stacked(names, shape.rows, shape.cols));
+  return make_float_linear(to_memory(reader.stacked(names, shape.rows, shape.cols), device.memory));
+}
+
+Buffer<float> load_vector(WeightReader& reader, const std::string& name, int64_t size,
+                          const DeviceContext& device) {
+  Buffer<float> values = reader.vector(name, size);
+  return device.memory == nullptr ? std::move(values) : Buffer<float>::copy_of(values.span(), device.memory);
+}
+
+/// Rows of a decode step are rounded up to one of these, so that few steps are recorded.
+int64_t row_bucket(int64_t rows) {
+  if (rows <= 8) return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
+  if (rows <= 64) return (rows + 7) / 8 * 8;
+  return (rows + 31) / 32 * 32;
+}
+
+/// Contexts up to this many tokens share a recording with one of `context`.
+int64_t context_bucket(int64_t context) {
+  constexpr int64_t kSmallest = 256;
+  return std::max(kSmallest, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(context))));
+}
+
+/// Whether every sequence has one token: the steps that are recorded.
+bool is_decode(const Batch& batch) {
+  return batch.sequences.size() == batch.tokens.size() &&
+         std::all_of(batch.sequences.begin(), batch.sequences.end(),
+                     [](const SequenceSpan& sequence) { return sequence.n_rows == 1; });
 }
 
 std::unique_ptr<Linear> load_packed(WeightReader& reader, const ModelConfig& config,
                                     const QuantizationConfig& quantization, const DeviceContext& device,
                                     int64_t layer, LayerInput input) {
   const LinearShape shape = shape_of(config, input);
-  const std::string source = reader.checkpoint().path().string();
-  ActivationSpec spec;
-  spec.layout.k = shape.cols;
-  spec.layout.n_outlier = quantization.outlier_channels[static_cast<size_t>(input)];
-  require(spec.layout.n_outlier <= shape.cols,
-          "{}: quantization_config.outlier_channels.{}: expected at most {} channels, found {}", source,
-          name_of(input), shape.cols, spec.layout.n_outlier);
-  const int64_t normal = spec.layout.k_normal();
-  spec.layout.group = quantization.group_size > 0 ? quantization.group_size : std::max<int64_t>(normal, 1);
-  require(normal % spec.layout.group == 0,
-          "{}: quantization_config.group_size: {} does not divide the {} normal channels of {}", source,
-          spec.layout.group, normal, name_of(input));
-  spec.layout.outlier_type = quantization.outlier_bits == 8 ? OutlierType::int8 : OutlierType::fp16;
-  spec.bits = quantization.activation_bits;
-
+  ActivationSpec spec = activation_spec_of(quantization, shape.cols, input);
   const PackedInputNames names(layer, input);
   spec.clip = reader.clip(names.activation_clip);
   std::vector<int32_t> permutation = reader.permutation(names.permutation, shape.cols);
@@ -62,6 +74,36 @@ std::unique_ptr<Linear> load_low_bit_head(WeightReader& reader, const ModelConfi
 
 }  // namespace
 
+ActivationSpec activation_spec_of(const QuantizationConfig& quantization, int64_t channels,
+                                  LayerInput input) {
+  ActivationSpec spec;
+  spec.layout.k = channels;
+  spec.layout.n_outlier = quantization.outlier_channels[static_cast<size_t>(input)];
+  spec.layout.group =
+      quantization.group_size > 0 ? quantization.group_size : std::max<int64_t>(spec.layout.k_normal(), 1);
+  spec.layout.outlier_type = quantization.outlier_bits == 8 ? OutlierType::int8 : OutlierType::fp16;
+  spec.bits = quantization.activation_bits;
+  return spec;
+}
+
+void Model::check_quantization(const std::string& source) const {
+  if (!quantization_) return;
+  require(!quantization_->rotate_keys || std::has_single_bit(static_cast<uint64_t>(config_.head_dim)),
+          "{}: quantization_config.rotate_keys: needs a head_dim that is a power of two, found {}", source,
+          config_.head_dim);
+  for (const LayerInput input : kLayerInputs) {
+    const int64_t channels = shape_of(config_, input).cols;
+    const int64_t n_outlier = quantization_->outlier_channels[static_cast<size_t>(input)];
+    require(n_outlier <= channels,
+            "{}: quantization_config.outlier_channels.{}: expected at most {} channels, found {}", source,
+            name_of(input), channels, n_outlier);
+    const ChannelLayout layout = activation_spec_of(*quantization_, channels, input).layout;
+    require(layout.k_normal() % layout.group == 0,
+            "{}: quantization_config.group_size: {} does not divide the {} normal channels of {}", source,
+            layout.group, layout.k_normal(), name_of(input));
+  }
+}
+
 ActivationSpec lm_head_activation_spec(int64_t hidden) {
   ActivationSpec spec;
   spec.layout.k = hidden;
@@ -81,23 +123,22 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, const DeviceCon
         QuantizationConfig::from_json(checkpoint.config()["quantization_config"], source + ": config");
   }
   const auto& quantization = model->quantization_;
-  if (quantization && quantization->rotate_keys) {
-    require(std::has_single_bit(static_cast<uint64_t>(config.head_dim)),
-            "{}: quantization_config.rotate_keys: needs a head_dim that is a power of two, found {}", source,
-            config.head_dim);
-  }
+  model->check_quantization(source);
 
   WeightReader reader(checkpoint);
-  model->embedding_ = reader.floats("model.embed_tokens.weight", {config.vocab, config.hidden});
-  model->final_norm_ = reader.vector("model.norm.weight", config.hidden);
+  model->embedding_ =
+      to_memory(reader.floats("model.embed_tokens.weight", {config.vocab, config.hidden}), device.memory);
+  model->final_norm_ = load_vector(reader, "model.norm.weight", config.hidden, device);
   for (int64_t i = 0; i < config.n_layers; ++i) {
     DecoderLayer layer;
-    layer.attention_norm = reader.vector(layer_prefix(i) + "input_layernorm.weight", config.hidden);
-    layer.mlp_norm = reader.vector(layer_prefix(i) + "post_attention_layernorm.weight", config.hidden);
+    layer.attention_norm =
+        load_vector(reader, layer_prefix(i) + "input_layernorm.weight", config.hidden, device);
+    layer.mlp_norm =
+        load_vector(reader, layer_prefix(i) + "post_attention_layernorm.weight", config.hidden, device);
     for (const LayerInput input : kLayerInputs) {
       layer.linears[static_cast<size_t>(input)] =
           quantization ? load_packed(reader, config, *quantization, device, i, input)
-                       : load_float(reader, config, i, input);
+                       : load_float(reader, config, device, i, input);
     }
     model->layers_.push_back(std::move(layer));
   }
@@ -107,7 +148,8 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, const DeviceCon
     model->lm_head_ = make_float_linear(model->embedding_);
     model->lm_head_shares_embedding_ = true;
   } else {
-    model->lm_head_ = make_float_linear(reader.floats("lm_head.weight", {config.vocab, config.hidden}));
+    model->lm_head_ = make_float_linear(
+        to_memory(reader.floats("lm_head.weight", {config.vocab, config.hidden}), device.memory));
   }
   reader.refuse_unread(config.tied_embeddings);
 
@@ -140,13 +182,32 @@ MatrixView<const float> Model::forward(const Batch& batch, PagedKvCache& cache, 
     end = std::max<int64_t>(end, position + 1);
   }
   const bool rotate = quantization_ && quantization_->rotate_keys;
-  const StepContext step{device_, &config_, &workspace.rope(end, config_), rotate, &workspace};
-  const MatrixView<float> hidden = workspace.hidden(rows, config_.hidden);
-  run(*device_, EmbeddingLookup{batch.tokens, embedding_.dtype, embedding_.bytes.data(), hidden});
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    layers_[i].forward(step, batch, cache.layer(static_cast<int64_t>(i)), hidden);
+  const bool record = device_->cuda != nullptr && is_decode(batch);
+  int64_t context = 1;
+  for (const SequenceSpan& sequence : batch.sequences) context = std::max(context, sequence.context);
+  if (record) context = context_bucket(context);
+  const int64_t placed_rows = record ? row_bucket(rows) : rows;
+  const int64_t positions = record ? std::max(end, std::min(context, config_.max_positions)) : end;
+  const StepContext step{device_, &config_, &workspace.rope(positions, config_), rotate, &workspace};
+  const int64_t max_blocks = (context + cache.block_size() - 1) / cache.block_size();
+  Batch placed = workspace.batch().place(batch, cache.block_size(), placed_rows, max_blocks);
+  const MatrixView<float> hidden = workspace.hidden(placed_rows, config_.hidden);
+  const auto work = [&] {
+    run(*device_, EmbeddingLookup{placed.tokens, embedding_.dtype, embedding_.bytes.data(), hidden});
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      layers_[i].forward(step, placed, cache.layer(static_cast<int64_t>(i)), hidden);
+    }
+  };
+  if (record) {
+    placed.max_context = context;
+    std::vector<int64_t> addresses = workspace.addresses();
+    addresses.push_back(reinterpret_cast<int64_t>(this));
+    addresses.push_back(reinterpret_cast<int64_t>(cache.layer(0).keys));
+    workspace.graphs().run(*device_, {placed_rows, context}, std::move(addresses), work);
+  } else {
+    work();
   }
-  return hidden;
+  return hidden.row_range(0, rows);
 }
 
 void Model::logits(MatrixView<const float> hidden, MatrixView<float> out, Workspace& workspace) const {

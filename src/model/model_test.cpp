@@ -31,7 +31,7 @@ std::vector<T> values_of(const SafetensorsFile& file, const std::string& name) {
 class Feeder {
  public:
   Feeder(const Model& model, KvFormat format, int64_t blocks = 64)
-      : model_(model), cache_(model.kv_shape(), format, blocks) {}
+      : model_(model), cache_(model.kv_shape(), format, blocks), workspace_(model.device()) {}
 
   int64_t add_sequence() {
     tables_.push_back(std::make_unique<BlockTable>(cache_));
@@ -159,7 +159,7 @@ TEST(Model, RefusesTokensAndPositionsOutOfRange) {
   const auto checkpoint = Checkpoint::open(golden("gqa_tied_f32"));
   const auto model = Model::load(*checkpoint, device);
   PagedKvCache cache(model->kv_shape(), KvFormat::f16, 1);
-  Workspace workspace;
+  Workspace workspace(device);
   const std::vector<int64_t> slots = {0};
   const int32_t block = 0;
   const SequenceSpan span{0, 1, 1, &block};

@@ -118,6 +118,7 @@ class LayerQuantizer {
         recipe_(recipe),
         state_(state),
         on_sample_(on_sample),
+        workspace_(*source.device),
         step_{source.device, source.config, source.rope, recipe.rotate_keys, &workspace_},
         cache_(cache_shape(*source.config), kv_format(recipe), blocks_for(state)) {
     layer_.attention_norm =

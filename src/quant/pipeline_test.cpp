@@ -51,7 +51,7 @@ std::vector<float> logits_of(const fs::path& path, KvFormat format, CpuIsa isa =
   std::vector<int64_t> slots;
   table.append(32, slots);
   const SequenceSpan span{0, 32, 32, table.blocks()};
-  Workspace workspace;
+  Workspace workspace(device);
   const auto hidden = model->forward({tokens, positions, slots, {&span, 1}}, cache, workspace);
   Matrix<float> logits(32, kVocab);
   model->logits(hidden, logits.view(), workspace);

@@ -34,7 +34,7 @@ cudaGraphExec_t record(cudaStream_t stream, const std::function<void()>& work) {
 
 struct CudaGraphs::Impl {
   std::map<std::vector<int64_t>, Recording> recordings;
-  int64_t scratch_generation = 0;
+  std::vector<int64_t> addresses;
 
   ~Impl() { clear(); }
   void clear() {
@@ -48,12 +48,13 @@ struct CudaGraphs::Impl {
 CudaGraphs::CudaGraphs() : impl_(std::make_unique<Impl>()) {}
 CudaGraphs::~CudaGraphs() = default;
 
-void CudaGraphs::run(const DeviceContext& device, std::vector<int64_t> key,
+void CudaGraphs::run(const DeviceContext& device, std::vector<int64_t> key, std::vector<int64_t> addresses,
                      const std::function<void()>& work) {
   cuda::Device& gpu = cuda::of(device);
-  if (impl_->scratch_generation != gpu.scratch_generation()) {
+  addresses.push_back(gpu.scratch_generation());
+  if (impl_->addresses != addresses) {
     impl_->clear();
-    impl_->scratch_generation = gpu.scratch_generation();
+    impl_->addresses = std::move(addresses);
   }
   const auto [found, first] = impl_->recordings.try_emplace(std::move(key));
   Recording& recording = found->second;
@@ -63,10 +64,6 @@ void CudaGraphs::run(const DeviceContext& device, std::vector<int64_t> key,
   }
   if (recording.graph == nullptr) recording.graph = record(gpu.stream(), work);
   ATOM_CUDA_CHECK(cudaGraphLaunch(recording.graph, gpu.stream()));
-}
-
-void CudaGraphs::clear() {
-  impl_->clear();
 }
 
 }  // namespace atom
