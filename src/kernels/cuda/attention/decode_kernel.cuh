@@ -38,9 +38,13 @@ struct DecodeParams {
   int group;
   int max_rows;
   int column_tiles;
+  /// KV heads * column_tiles.
+  int tiles;
   int splits;
+  /// sequences * tiles * splits.
+  int n_items;
   float scale;
-  /// [sequences, KV heads * column_tiles, splits, 8 columns, 2 + head_dim]: maximum, sum, weighted values.
+  /// [n_items, 8 columns, 4 + head_dim]: maximum, sum, then, from the fourth on, weighted values.
   float* partials;
 };
 
@@ -80,8 +84,8 @@ struct Shape {
 };
 
 /// Keys in each part of a context.
-__device__ inline int64_t split_keys(int64_t context, int splits) {
-  const int64_t unit = static_cast<int64_t>(splits) * kSplitUnit;
+__device__ inline int split_keys(int context, int splits) {
+  const int unit = splits * kSplitUnit;
   return (context + unit - 1) / unit * kSplitUnit;
 }
 
@@ -115,13 +119,51 @@ __device__ constexpr float output_factor(int row_half) {
   return kFormat == KvFormat::int4 && row_half == 1 ? 0x1p20f : 0x1p24f;
 }
 
+/// A column tile of one KV head of one sequence, and a part of its keys.
+struct Item {
+  int64_t first_row;
+  const int32_t* blocks;
+  int n_rows;
+  int context;
+  int kv_head;
+  int first_column;
+  int begin;
+  int end;
+  /// Stages of this warp.
+  int n_stages;
+};
+
+/// Work of index `index`; empty (end <= begin) where the sequence is for another kernel, or too short.
+template <int kKeys>
+__device__ inline Item item_at(const DecodeParams& p, int index, int warp) {
+  const int split = index % p.splits;
+  const int tile = index / p.splits % p.tiles;
+  const SequenceSpan& sequence = p.sequences[index / p.splits / p.tiles];
+  Item item;
+  item.first_row = sequence.first_row;
+  item.blocks = sequence.blocks;
+  item.n_rows = static_cast<int>(sequence.n_rows);
+  item.context = static_cast<int>(sequence.context);
+  item.kv_head = tile / p.column_tiles;
+  item.first_column = tile % p.column_tiles * kDecodeColumns;
+  const int per_split = split_keys(item.context, p.splits);
+  item.begin = split * per_split;
+  item.end = min(item.begin + per_split, item.context);
+  if (item.n_rows > p.max_rows || item.first_column >= item.n_rows * p.group) item.end = item.begin;
+  const int n_all = (item.end - item.begin + kKeys - 1) / kKeys;
+  item.n_stages = max(0, (n_all - warp + kWarps - 1) / kWarps);
+  return item;
+}
+
 template <KvFormat kFormat, int kDim>
 __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm))
     attend(const DecodeParams p) {
   using S = Shape<kFormat, kDim>;
   constexpr int kSteps = kDim / 16;
   constexpr int kKeyTiles = S::kKeys / 16;
+  constexpr int kGroups = S::kKeys / 8;
   extern __shared__ __align__(128) unsigned char shared[];
+  __shared__ int free_slots[kWarps];
   wait_for_dependencies();
   launch_dependents();
 
@@ -129,53 +171,64 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int g = lane / 4;
   const int t = lane % 4;
-  const SequenceSpan sequence = p.sequences[blockIdx.z];
-  const int kv_head = static_cast<int>(blockIdx.y) / p.column_tiles;
-  const int first_column = static_cast<int>(blockIdx.y) % p.column_tiles * kDecodeColumns;
-  if (sequence.n_rows > p.max_rows || first_column >= sequence.n_rows * p.group) return;
-  const int n_columns =
-      static_cast<int>(min(sequence.n_rows * p.group - first_column, int64_t{kDecodeColumns}));
-  const int64_t per_split = split_keys(sequence.context, p.splits);
-  const int64_t begin = static_cast<int64_t>(blockIdx.x) * per_split;
-  const int64_t end = min(begin + per_split, sequence.context);
-  if (begin >= end) return;
-
-  // Stage i of this warp: keys from begin + (i * kWarps + warp) * kKeys on.
-  const int n_all = static_cast<int>((end - begin + S::kKeys - 1) / S::kKeys);
-  const int n_stages = (n_all - warp + kWarps - 1) / kWarps;
-  const auto first_key_of = [&](int i) {
-    return begin + (static_cast<int64_t>(i) * kWarps + warp) * S::kKeys;
-  };
-  const uint32_t ring = shared_address(shared) + warp * S::kStages * S::kStageBytes;
-
-  // Lane l holds the block of 8 keys: stage l / (kKeys / 8) of the current kPageStages, group l % (kKeys /
-  // 8).
-  const auto load_pages = [&](int first_stage) {
-    const int64_t key = first_key_of(first_stage + lane / (S::kKeys / 8)) + lane % (S::kKeys / 8) * 8;
-    return key < end ? sequence.blocks[key >> p.block_shift] : 0;
-  };
-  int pages = load_pages(0);
-  int next_pages = load_pages(S::kPageStages);
+  unsigned char* const own_ring = shared + warp * S::kStages * S::kStageBytes;
+  const uint32_t ring = shared_address(own_ring);
   const int block_mask = (1 << p.block_shift) - 1;
-  const auto issue = [&](int i) {
-    if (i < n_stages) {
-      if (i > 0 && i % S::kPageStages == 0) {
+
+  // The side that copies runs ahead of the side that computes, into the next items. Lane l of `pages` has the
+  // block of group l % kGroups (of 8 keys) of stage l / kGroups of the current kPageStages.
+  const auto load_pages = [&](const Item& item, int stage) {
+    const int key = item.begin + ((stage + lane / kGroups) * kWarps + warp) * S::kKeys + lane % kGroups * 8;
+    return key < item.end ? item.blocks[key >> p.block_shift] : 0;
+  };
+  const auto next_item = [&](int index) {
+    while (index < p.n_items && item_at<S::kKeys>(p, index, warp).n_stages == 0) {
+      index += static_cast<int>(gridDim.x);
+    }
+    return index;
+  };
+  int ahead = next_item(static_cast<int>(blockIdx.x));
+  int ahead_stages = 0;
+  int ahead_stage = 0;
+  int ahead_key = 0;
+  int ahead_end = 0;
+  int ahead_head = 0;
+  int after = ahead;
+  int pages = 0;
+  int next_pages = after < p.n_items ? load_pages(item_at<S::kKeys>(p, after, warp), 0) : 0;
+  int slot_ahead = 0;
+  const auto issue = [&]() {
+    if (ahead_stage == ahead_stages) {
+      ahead = after;
+      ahead_stage = 0;
+      ahead_stages = 0;
+    }
+    if (ahead < p.n_items) {
+      if (ahead_stage % S::kPageStages == 0) {
+        const Item item = item_at<S::kKeys>(p, ahead, warp);
+        ahead_stages = item.n_stages;
+        ahead_key = item.begin + (ahead_stage * kWarps + warp) * S::kKeys;
+        ahead_end = item.end;
+        ahead_head = item.kv_head;
         pages = next_pages;
-        next_pages = load_pages(i + S::kPageStages);
+        if (ahead_stage + S::kPageStages < ahead_stages) {
+          next_pages = load_pages(item, ahead_stage + S::kPageStages);
+        } else {
+          after = next_item(ahead + static_cast<int>(gridDim.x));
+          if (after < p.n_items) next_pages = load_pages(item_at<S::kKeys>(p, after, warp), 0);
+        }
       }
-      const int64_t first_key = first_key_of(i);
-      const int page_base = i % S::kPageStages * (S::kKeys / 8);
-      const uint32_t stage = ring + i % S::kStages * S::kStageBytes;
+      const int page_base = ahead_stage % S::kPageStages * kGroups;
+      const uint32_t stage = ring + slot_ahead * S::kStageBytes;
       const auto row_of = [&](int r) {
         const int64_t page = __shfl_sync(0xFFFFFFFFu, pages, page_base + r / 8);
-        const int in_block = static_cast<int>(first_key + r) & block_mask;
-        return ((page * p.cache.n_kv_heads + kv_head) << p.block_shift) + in_block;
+        return ((page * p.cache.n_kv_heads + ahead_head) << p.block_shift) + ((ahead_key + r) & block_mask);
       };
 #pragma unroll
       for (int k = 0; k < S::kKeys * S::kChunks / 32; ++k) {
         const int r = (k * 32 + lane) / S::kChunks;
         const int chunk = (k * 32 + lane) % S::kChunks;
-        const bool valid = first_key + r < end;
+        const bool valid = ahead_key + r < ahead_end;
         const int64_t from = row_of(r) * S::kRowBytes + chunk * 16;
         const uint32_t to = stage + S::offset(r, chunk);
         copy_16(to, p.cache.keys + from, valid);
@@ -183,299 +236,332 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
       }
       if constexpr (S::kQuantized) {
         const int64_t row = row_of(lane);
-        const bool valid = first_key + lane < end;
+        const bool valid = ahead_key + lane < ahead_end;
         const uint32_t to = stage + 2 * S::kMatrixBytes + lane * 4;
         copy_4(to, p.cache.key_params + row * 2, valid);
         copy_4(to + S::kKeys * 4, p.cache.value_params + row * 2, valid);
       }
+      ++ahead_stage;
+      ahead_key += kWarps * S::kKeys;
     }
+    slot_ahead = slot_ahead + 1 == S::kStages ? 0 : slot_ahead + 1;
     commit_copies();
   };
 #pragma unroll
-  for (int i = 0; i < S::kStages - 1; ++i) issue(i);
+  for (int i = 0; i < S::kStages - 1; ++i) issue();
+  int slot = 0;
 
-  // Queries: column g of this lane, in the order of the widened keys.
-  uint32_t queries[kSteps][2];
-  const float c = p.scale * kLog2e;
-  float sum_q[2];
-  {
-    const bool valid = g < n_columns;
-    const int64_t column = first_column + g;
-    const int64_t at = (sequence.first_row + (valid ? column / p.group : 0)) * p.q_stride +
-                       (static_cast<int64_t>(kv_head) * p.group + (valid ? column % p.group : 0)) * kDim;
-    float sum = 0.0f;
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float x0 = load_float(p.q, p.q_dtype, at + query_channel<kFormat>(step, half, 0, t));
-        const float x1 = load_float(p.q, p.q_dtype, at + query_channel<kFormat>(step, half, 1, t));
-        const float factor = valid ? query_factor<kFormat>(half) : 0.0f;
-        queries[step][half] = pack(x0 * factor, x1 * factor);
-        const float2 rounded = unpack(queries[step][half]);
-        sum += (rounded.x + rounded.y) * (1.0f / query_factor<kFormat>(half));
-      }
-    }
-    sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
-    sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
-    sum_q[0] = c * __shfl_sync(0xFFFFFFFFu, sum, 8 * t);
-    sum_q[1] = c * __shfl_sync(0xFFFFFFFFu, sum, 8 * t + 4);
-  }
+  for (int index = static_cast<int>(blockIdx.x); index < p.n_items; index += static_cast<int>(gridDim.x)) {
+    const Item item = item_at<S::kKeys>(p, index, warp);
+    if (item.end <= item.begin) continue;
+    const int n_columns = min(item.n_rows * p.group - item.first_column, kDecodeColumns);
 
-  // Of columns 2t and 2t + 1: keys they see, maximum, and this lane's part of the sums.
-  int64_t limits[2];
-  int64_t full_limit = end;
+    // Queries: column g of this lane, in the order of the widened keys.
+    uint32_t queries[kSteps][2];
+    const float c = p.scale * kLog2e;
+    float sum_q[2];
+    {
+      const bool valid = g < n_columns;
+      const int column = item.first_column + g;
+      const int64_t at = (item.first_row + (valid ? column / p.group : 0)) * p.q_stride +
+                         (item.kv_head * p.group + (valid ? column % p.group : 0)) * kDim;
+      float sum = 0.0f;
 #pragma unroll
-  for (int x = 0; x < 2; ++x) {
-    const int64_t row = (first_column + min(2 * t + x, n_columns - 1)) / p.group;
-    limits[x] = min(end, sequence.context - sequence.n_rows + row + 1);
-  }
-  full_limit = min(end, sequence.context - sequence.n_rows + first_column / p.group + 1);
-  float maximum[2] = {kNoMaximum, kNoMaximum};
-  float sums[2] = {0.0f, 0.0f};
-  float offsets[2] = {0.0f, 0.0f};
-  float output[kSteps][4] = {};
-
-  // Row and chunk that this lane addresses for ldmatrix.
-  const int matrix_row = lane % 16;
-  const int matrix_chunk = lane / 16;
-  for (int i = 0; i < n_stages; ++i) {
-    wait_for_copies<S::kStages - 2>();
-    __syncwarp();
-    issue(i + S::kStages - 1);
-    const uint32_t stage = ring + i % S::kStages * S::kStageBytes;
-    const int64_t first_key = first_key_of(i);
-
-    float scores[kKeyTiles][4] = {};
+      for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
-    for (int chunk = 0; chunk < S::kChunks; chunk += 2) {
-#pragma unroll
-      for (int tile = 0; tile < kKeyTiles; ++tile) {
-        uint32_t w[4];
-        load_matrices(stage + S::offset(tile * 16 + matrix_row, chunk + matrix_chunk), w);
-        if constexpr (kFormat == KvFormat::f16) {
-          multiply(scores[tile], w[0], w[1], w[2], w[3], queries[chunk / 2][0], queries[chunk / 2][1]);
-        } else {
-#pragma unroll
-          for (int x = 0; x < 2; ++x) {
-            if constexpr (kFormat == KvFormat::int8) {
-              const uint32_t low = w[2 * x];
-              const uint32_t high = w[2 * x + 1];
-              multiply(scores[tile], __byte_perm(low, 0, 0x4140), __byte_perm(high, 0, 0x4140),
-                       __byte_perm(low, 0, 0x4342), __byte_perm(high, 0, 0x4342), queries[chunk + x][0],
-                       queries[chunk + x][1]);
-            } else {
-              uint32_t low[4];
-              uint32_t high[4];
-              nibbles(w[2 * x], low);
-              nibbles(w[2 * x + 1], high);
-              const int step = 2 * (chunk + x);
-              multiply(scores[tile], low[0], high[0], low[1], high[1], queries[step][0], queries[step][1]);
-              multiply(scores[tile], low[2], high[2], low[3], high[3], queries[step + 1][0],
-                       queries[step + 1][1]);
-            }
-          }
+        for (int half = 0; half < 2; ++half) {
+          const float x0 = load_float(p.q, p.q_dtype, at + query_channel<kFormat>(step, half, 0, t));
+          const float x1 = load_float(p.q, p.q_dtype, at + query_channel<kFormat>(step, half, 1, t));
+          const float factor = valid ? query_factor<kFormat>(half) : 0.0f;
+          queries[step][half] = pack(x0 * factor, x1 * factor);
+          const float2 rounded = unpack(queries[step][half]);
+          sum += (rounded.x + rounded.y) * (1.0f / query_factor<kFormat>(half));
         }
       }
+      sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
+      sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
+      sum_q[0] = c * __shfl_sync(0xFFFFFFFFu, sum, 8 * t);
+      sum_q[1] = c * __shfl_sync(0xFFFFFFFFu, sum, 8 * t + 4);
     }
 
-    // Element y of a tile: key g + 8 * (y / 2), column 2t + y % 2.
-    float value_scales[kKeyTiles][2];
-    float value_minima[kKeyTiles][2];
-    float largest[2] = {kNoMaximum, kNoMaximum};
-    const unsigned char* params =
-        shared + (warp * S::kStages + i % S::kStages) * S::kStageBytes + 2 * S::kMatrixBytes;
-    const bool masked = first_key + S::kKeys > full_limit;
+    // Of columns 2t and 2t + 1: keys they see, maximum, and this lane's part of the sums.
+    int limits[2];
 #pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int key = tile * 16 + half * 8 + g;
-        float factor = c;
-        float minimum = 0.0f;
-        value_scales[tile][half] = 1.0f;
-        value_minima[tile][half] = 0.0f;
-        if constexpr (S::kQuantized) {
-          const float2 k = __half22float2(*reinterpret_cast<const __half2*>(params + key * 4));
-          const float2 v = __half22float2(*reinterpret_cast<const __half2*>(params + (S::kKeys + key) * 4));
-          factor = k.x * (c * kScoreFactor<kFormat>);
-          minimum = k.y;
-          value_scales[tile][half] = v.x;
-          value_minima[tile][half] = v.y;
-        }
-#pragma unroll
-        for (int x = 0; x < 2; ++x) {
-          float& s = scores[tile][2 * half + x];
-          s = S::kQuantized ? fmaf(s, factor, minimum * sum_q[x]) : s * factor;
-          if (masked && first_key + key >= limits[x]) s = -INFINITY;
-          largest[x] = fmaxf(largest[x], s);
-        }
-      }
+    for (int x = 0; x < 2; ++x) {
+      const int row = (item.first_column + min(2 * t + x, n_columns - 1)) / p.group;
+      limits[x] = min(item.end, item.context - item.n_rows + row + 1);
     }
-    const bool grows = largest[0] > maximum[0] + kSlack || largest[1] > maximum[1] + kSlack;
-    if (__any_sync(0xFFFFFFFFu, grows)) {
-#pragma unroll
-      for (int x = 0; x < 2; ++x) {
-#pragma unroll
-        for (int offset = 4; offset < 32; offset *= 2) {
-          largest[x] = fmaxf(largest[x], __shfl_xor_sync(0xFFFFFFFFu, largest[x], offset));
-        }
-        const float moved = fmaxf(largest[x], maximum[x]);
-        const float correction = exp2_fast(maximum[x] - moved);
-        maximum[x] = moved;
-        sums[x] *= correction;
-        offsets[x] *= correction;
-#pragma unroll
-        for (int tile = 0; tile < kSteps; ++tile) {
-          output[tile][x] *= correction;
-          output[tile][2 + x] *= correction;
-        }
-      }
-    }
-    uint32_t weights[kKeyTiles][2];
-#pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float e[2];
-#pragma unroll
-        for (int x = 0; x < 2; ++x) {
-          e[x] = exp2_fast(scores[tile][2 * half + x] - maximum[x]);
-          sums[x] += e[x];
-          if constexpr (S::kQuantized) {
-            offsets[x] = fmaf(e[x], value_minima[tile][half], offsets[x]);
-            e[x] *= value_scales[tile][half];
-          }
-        }
-        weights[tile][half] = transpose(pack(e[0], e[1]));
-      }
-    }
+    const int full_limit = min(item.end, item.context - item.n_rows + item.first_column / p.group + 1);
+    float maximum[2] = {kNoMaximum, kNoMaximum};
+    float sums[2] = {0.0f, 0.0f};
+    float offsets[2] = {0.0f, 0.0f};
+    float output[kSteps][4] = {};
 
-    const uint32_t values = stage + S::kMatrixBytes;
-#pragma unroll
-    for (int tile = 0; tile < kKeyTiles; ++tile) {
+    // Row and chunk that this lane addresses for ldmatrix.
+    const int matrix_row = lane % 16;
+    const int matrix_chunk = lane / 16;
+    for (int i = 0; i < item.n_stages; ++i) {
+      wait_for_copies<S::kStages - 2>();
+      __syncwarp();
+      issue();
+      const uint32_t stage = ring + slot * S::kStageBytes;
+      const int first_key = item.begin + (i * kWarps + warp) * S::kKeys;
+
+      float scores[kKeyTiles][4] = {};
 #pragma unroll
       for (int chunk = 0; chunk < S::kChunks; chunk += 2) {
-        uint32_t w[4];
-        load_matrices_transposed(values + S::offset(tile * 16 + matrix_row, chunk + matrix_chunk), w);
-        if constexpr (kFormat == KvFormat::f16) {
-          multiply(output[chunk / 2], w[0], w[2], w[1], w[3], weights[tile][0], weights[tile][1]);
-        } else {
 #pragma unroll
-          for (int x = 0; x < 2; ++x) {
-            if constexpr (kFormat == KvFormat::int8) {
-              const uint32_t low = w[2 * x];
-              const uint32_t high = w[2 * x + 1];
-              multiply(output[chunk + x], __byte_perm(low, 0, 0x4240), __byte_perm(low, 0, 0x4341),
-                       __byte_perm(high, 0, 0x4240), __byte_perm(high, 0, 0x4341), weights[tile][0],
-                       weights[tile][1]);
-            } else {
-              uint32_t low[4];
-              uint32_t high[4];
-              nibbles(w[2 * x], low);
-              nibbles(w[2 * x + 1], high);
-              const int out_tile = 2 * (chunk + x);
-              multiply(output[out_tile], low[0], low[1], high[0], high[1], weights[tile][0],
-                       weights[tile][1]);
-              multiply(output[out_tile + 1], low[2], low[3], high[2], high[3], weights[tile][0],
-                       weights[tile][1]);
+        for (int tile = 0; tile < kKeyTiles; ++tile) {
+          uint32_t w[4];
+          load_matrices(stage + S::offset(tile * 16 + matrix_row, chunk + matrix_chunk), w);
+          if constexpr (kFormat == KvFormat::f16) {
+            multiply(scores[tile], w[0], w[1], w[2], w[3], queries[chunk / 2][0], queries[chunk / 2][1]);
+          } else {
+#pragma unroll
+            for (int x = 0; x < 2; ++x) {
+              if constexpr (kFormat == KvFormat::int8) {
+                const uint32_t low = w[2 * x];
+                const uint32_t high = w[2 * x + 1];
+                multiply(scores[tile], __byte_perm(low, 0, 0x4140), __byte_perm(high, 0, 0x4140),
+                         __byte_perm(low, 0, 0x4342), __byte_perm(high, 0, 0x4342), queries[chunk + x][0],
+                         queries[chunk + x][1]);
+              } else {
+                uint32_t low[4];
+                uint32_t high[4];
+                nibbles(w[2 * x], low);
+                nibbles(w[2 * x + 1], high);
+                const int step = 2 * (chunk + x);
+                multiply(scores[tile], low[0], high[0], low[1], high[1], queries[step][0], queries[step][1]);
+                multiply(scores[tile], low[2], high[2], low[3], high[3], queries[step + 1][0],
+                         queries[step + 1][1]);
+              }
             }
           }
         }
       }
-    }
-  }
 
-  // Merge the warps in shared memory: [warp][8 columns][kDim + 4] weighted values, then [warp][8][2] maximum
-  // and sum. Rings are done with.
+      // Element y of a tile: key g + 8 * (y / 2), column 2t + y % 2.
+      float value_scales[kKeyTiles][2];
+      float value_minima[kKeyTiles][2];
+      float largest[2] = {kNoMaximum, kNoMaximum};
+      const unsigned char* params = own_ring + slot * S::kStageBytes + 2 * S::kMatrixBytes;
+      const bool masked = first_key + S::kKeys > full_limit;
 #pragma unroll
-  for (int x = 0; x < 2; ++x) {
+      for (int tile = 0; tile < kKeyTiles; ++tile) {
 #pragma unroll
-    for (int offset = 4; offset < 32; offset *= 2) {
-      sums[x] += __shfl_xor_sync(0xFFFFFFFFu, sums[x], offset);
-      offsets[x] += __shfl_xor_sync(0xFFFFFFFFu, offsets[x], offset);
+        for (int half = 0; half < 2; ++half) {
+          const int key = tile * 16 + half * 8 + g;
+          float factor = c;
+          float minimum = 0.0f;
+          value_scales[tile][half] = 1.0f;
+          value_minima[tile][half] = 0.0f;
+          if constexpr (S::kQuantized) {
+            const float2 k = __half22float2(*reinterpret_cast<const __half2*>(params + key * 4));
+            const float2 v = __half22float2(*reinterpret_cast<const __half2*>(params + (S::kKeys + key) * 4));
+            factor = k.x * (c * kScoreFactor<kFormat>);
+            minimum = k.y;
+            value_scales[tile][half] = v.x;
+            value_minima[tile][half] = v.y;
+          }
+#pragma unroll
+          for (int x = 0; x < 2; ++x) {
+            float& s = scores[tile][2 * half + x];
+            s = S::kQuantized ? fmaf(s, factor, minimum * sum_q[x]) : s * factor;
+            if (masked && first_key + key >= limits[x]) s = -INFINITY;
+            largest[x] = fmaxf(largest[x], s);
+          }
+        }
+      }
+      const bool grows = largest[0] > maximum[0] + kSlack || largest[1] > maximum[1] + kSlack;
+      if (__any_sync(0xFFFFFFFFu, grows)) {
+#pragma unroll
+        for (int x = 0; x < 2; ++x) {
+#pragma unroll
+          for (int offset = 4; offset < 32; offset *= 2) {
+            largest[x] = fmaxf(largest[x], __shfl_xor_sync(0xFFFFFFFFu, largest[x], offset));
+          }
+          const float moved = fmaxf(largest[x], maximum[x]);
+          const float correction = exp2_fast(maximum[x] - moved);
+          maximum[x] = moved;
+          sums[x] *= correction;
+          offsets[x] *= correction;
+#pragma unroll
+          for (int tile = 0; tile < kSteps; ++tile) {
+            output[tile][x] *= correction;
+            output[tile][2 + x] *= correction;
+          }
+        }
+      }
+      uint32_t weights[kKeyTiles][2];
+#pragma unroll
+      for (int tile = 0; tile < kKeyTiles; ++tile) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          float e[2];
+#pragma unroll
+          for (int x = 0; x < 2; ++x) {
+            e[x] = exp2_fast(scores[tile][2 * half + x] - maximum[x]);
+            sums[x] += e[x];
+            if constexpr (S::kQuantized) {
+              offsets[x] = fmaf(e[x], value_minima[tile][half], offsets[x]);
+              e[x] *= value_scales[tile][half];
+            }
+          }
+          weights[tile][half] = transpose(pack(e[0], e[1]));
+        }
+      }
+
+      const uint32_t values = stage + S::kMatrixBytes;
+#pragma unroll
+      for (int tile = 0; tile < kKeyTiles; ++tile) {
+#pragma unroll
+        for (int chunk = 0; chunk < S::kChunks; chunk += 2) {
+          uint32_t w[4];
+          load_matrices_transposed(values + S::offset(tile * 16 + matrix_row, chunk + matrix_chunk), w);
+          if constexpr (kFormat == KvFormat::f16) {
+            multiply(output[chunk / 2], w[0], w[2], w[1], w[3], weights[tile][0], weights[tile][1]);
+          } else {
+#pragma unroll
+            for (int x = 0; x < 2; ++x) {
+              if constexpr (kFormat == KvFormat::int8) {
+                const uint32_t low = w[2 * x];
+                const uint32_t high = w[2 * x + 1];
+                multiply(output[chunk + x], __byte_perm(low, 0, 0x4240), __byte_perm(low, 0, 0x4341),
+                         __byte_perm(high, 0, 0x4240), __byte_perm(high, 0, 0x4341), weights[tile][0],
+                         weights[tile][1]);
+              } else {
+                uint32_t low[4];
+                uint32_t high[4];
+                nibbles(w[2 * x], low);
+                nibbles(w[2 * x + 1], high);
+                const int out_tile = 2 * (chunk + x);
+                multiply(output[out_tile], low[0], low[1], high[0], high[1], weights[tile][0],
+                         weights[tile][1]);
+                multiply(output[out_tile + 1], low[2], low[3], high[2], high[3], weights[tile][0],
+                         weights[tile][1]);
+              }
+            }
+          }
+        }
+      }
+      slot = slot + 1 == S::kStages ? 0 : slot + 1;
     }
+
+    // Merge the warps. Each has the slot of its ring that it will fill next: [8 columns][kDim] weighted
+    // values, rotated by 8 a column against bank conflicts, then [8][2] maximum and sum.
+#pragma unroll
+    for (int x = 0; x < 2; ++x) {
+#pragma unroll
+      for (int offset = 4; offset < 32; offset *= 2) {
+        sums[x] += __shfl_xor_sync(0xFFFFFFFFu, sums[x], offset);
+        offsets[x] += __shfl_xor_sync(0xFFFFFFFFu, offsets[x], offset);
+      }
+    }
+    static_assert(kDecodeColumns * (kDim + 2) * 4 <= S::kStageBytes);
+    const int free_slot = slot_ahead;
+    auto* own = reinterpret_cast<float*>(own_ring + free_slot * S::kStageBytes);
+    __syncwarp();
+#pragma unroll
+    for (int x = 0; x < 2; ++x) {
+      const int column = 2 * t + x;
+      if (column >= n_columns) continue;
+#pragma unroll
+      for (int tile = 0; tile < kSteps; ++tile) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int channel = output_channel<kFormat>(tile, half, g);
+          own[column * kDim + (channel + 8 * column) % kDim] =
+              fmaf(output[tile][2 * half + x], output_factor<kFormat>(half), offsets[x]);
+        }
+      }
+      if (g == 0) {
+        own[kDecodeColumns * kDim + column * 2] = maximum[x];
+        own[kDecodeColumns * kDim + column * 2 + 1] = sums[x];
+      }
+    }
+    if (lane == 0) free_slots[warp] = free_slot;
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < n_columns * kDim; i += kThreads) {
+      const int column = i / kDim;
+      const int channel = i % kDim;
+      const float* parts[kWarps];
+      float top = kNoMaximum;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) {
+        parts[w] = reinterpret_cast<const float*>(shared + (w * S::kStages + free_slots[w]) * S::kStageBytes);
+        top = fmaxf(top, parts[w][kDecodeColumns * kDim + column * 2]);
+      }
+      float sum = 0.0f;
+      float weighted = 0.0f;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) {
+        const float factor = exp2_fast(parts[w][kDecodeColumns * kDim + column * 2] - top);
+        sum = fmaf(parts[w][kDecodeColumns * kDim + column * 2 + 1], factor, sum);
+        weighted = fmaf(parts[w][column * kDim + (channel + 8 * column) % kDim], factor, weighted);
+      }
+      if (p.splits == 1) {
+        const int64_t row = item.first_row + (item.first_column + column) / p.group;
+        const int64_t head = item.kv_head * p.group + (item.first_column + column) % p.group;
+        store_float(p.out, p.out_dtype, row * p.out_stride + head * kDim + channel, weighted / sum);
+      } else {
+        float* partial = p.partials + (static_cast<int64_t>(index) * kDecodeColumns + column) * (kDim + 4);
+        if (channel == 0) {
+          partial[0] = top;
+          partial[1] = sum;
+        }
+        partial[4 + channel] = weighted;
+      }
+    }
+    __syncthreads();
   }
-  constexpr int kStride = kDim + 4;
-  static_assert(kWarps * kDecodeColumns * (kStride + 2) * 4 <= S::kSharedBytes);
   wait_for_copies<0>();
-  __syncthreads();
-  auto* merged = reinterpret_cast<float*>(shared);
-  float* headers = merged + kWarps * kDecodeColumns * kStride;
-#pragma unroll
-  for (int x = 0; x < 2; ++x) {
-    const int column = warp * kDecodeColumns + 2 * t + x;
-#pragma unroll
-    for (int tile = 0; tile < kSteps; ++tile) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        merged[column * kStride + output_channel<kFormat>(tile, half, g)] =
-            fmaf(output[tile][2 * half + x], output_factor<kFormat>(half), offsets[x]);
-      }
-    }
-    if (g == 0) {
-      headers[column * 2] = maximum[x];
-      headers[column * 2 + 1] = sums[x];
-    }
-  }
-  __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < n_columns * kDim; i += kThreads) {
-    const int column = i / kDim;
-    const int channel = i % kDim;
-    float top = kNoMaximum;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, headers[(w * kDecodeColumns + column) * 2]);
-    float sum = 0.0f;
-    float weighted = 0.0f;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const int at = w * kDecodeColumns + column;
-      const float factor = exp2_fast(headers[at * 2] - top);
-      sum = fmaf(headers[at * 2 + 1], factor, sum);
-      weighted = fmaf(merged[at * kStride + channel], factor, weighted);
-    }
-    if (p.splits == 1) {
-      const int64_t row = sequence.first_row + (first_column + column) / p.group;
-      const int64_t head = static_cast<int64_t>(kv_head) * p.group + (first_column + column) % p.group;
-      store_float(p.out, p.out_dtype, row * p.out_stride + head * kDim + channel, weighted / sum);
-    } else {
-      const int64_t tile = static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y;
-      float* partial = p.partials + ((tile * p.splits + blockIdx.x) * kDecodeColumns + column) * (kDim + 2);
-      if (channel == 0) {
-        partial[0] = top;
-        partial[1] = sum;
-      }
-      partial[2 + channel] = weighted;
-    }
-  }
 }
 
-/// Merges the parts of a column. Grid [8 columns, KV heads * column tiles, sequences], a thread a channel.
+/// Merges the parts of a column. Grid [8 columns, KV heads * column tiles, sequences]; kMergeGroups threads a
+/// channel.
+constexpr int kMergeGroups = 4;
 template <int kDim>
-__global__ void __launch_bounds__(kDim) merge_splits(const DecodeParams p) {
+__global__ void __launch_bounds__(kDim* kMergeGroups) merge_splits(const DecodeParams p) {
+  __shared__ float sums[kMergeGroups];
+  __shared__ float weighted_sums[kMergeGroups][kDim];
   wait_for_dependencies();
   launch_dependents();
   const SequenceSpan sequence = p.sequences[blockIdx.z];
   const int kv_head = static_cast<int>(blockIdx.y) / p.column_tiles;
-  const int64_t column = static_cast<int64_t>(blockIdx.y) % p.column_tiles * kDecodeColumns + blockIdx.x;
+  const int column =
+      static_cast<int>(blockIdx.y) % p.column_tiles * kDecodeColumns + static_cast<int>(blockIdx.x);
   if (sequence.n_rows > p.max_rows || column >= sequence.n_rows * p.group) return;
-  const int64_t per_split = split_keys(sequence.context, p.splits);
-  const int n = static_cast<int>((sequence.context + per_split - 1) / per_split);
-  const int64_t tile = static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y;
-  const float* partials = p.partials + (tile * p.splits * kDecodeColumns + blockIdx.x) * (kDim + 2);
-  constexpr int64_t kStride = kDecodeColumns * (kDim + 2);
-  const int channel = static_cast<int>(threadIdx.x);
+  const int context = static_cast<int>(sequence.context);
+  const int per_split = split_keys(context, p.splits);
+  const int n = (context + per_split - 1) / per_split;
+  const int64_t tile = static_cast<int64_t>(blockIdx.z) * p.tiles + blockIdx.y;
+  const float* partials = p.partials + (tile * p.splits * kDecodeColumns + blockIdx.x) * (kDim + 4);
+  constexpr int64_t kStride = kDecodeColumns * (kDim + 4);
+  const int channel = static_cast<int>(threadIdx.x) % kDim;
+  const int group = static_cast<int>(threadIdx.x) / kDim;
   float top = kNoMaximum;
-  for (int s = 0; s < n; ++s) top = fmaxf(top, partials[s * kStride]);
+  for (int s = static_cast<int>(threadIdx.x) % 32; s < n; s += 32) top = fmaxf(top, partials[s * kStride]);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, offset));
   float sum = 0.0f;
   float weighted = 0.0f;
-  for (int s = 0; s < n; ++s) {
+#pragma unroll 8
+  for (int s = group; s < n; s += kMergeGroups) {
     const float factor = exp2_fast(partials[s * kStride] - top);
     sum = fmaf(partials[s * kStride + 1], factor, sum);
-    weighted = fmaf(partials[s * kStride + 2 + channel], factor, weighted);
+    weighted = fmaf(partials[s * kStride + 4 + channel], factor, weighted);
+  }
+  if (channel == 0) sums[group] = sum;
+  weighted_sums[group][channel] = weighted;
+  __syncthreads();
+  if (group != 0) return;
+#pragma unroll
+  for (int other = 1; other < kMergeGroups; ++other) {
+    sum += sums[other];
+    weighted += weighted_sums[other][channel];
   }
   const int64_t row = sequence.first_row + column / p.group;
-  const int64_t head = static_cast<int64_t>(kv_head) * p.group + column % p.group;
+  const int64_t head = kv_head * p.group + column % p.group;
   store_float(p.out, p.out_dtype, row * p.out_stride + head * kDim + channel, weighted / sum);
 }
 
