@@ -60,7 +60,6 @@ DecodePlan plan_decode(const AttentionShape& shape, KvFormat format, int sm_coun
     if (use(splits) > use(plan.splits)) plan.splits = splits;
   }
   plan.items = whole * plan.splits;
-  plan.blocks = std::min(plan.items, slots);
   if (plan.splits > 1) {
     const int64_t floats = plan.items * kDecodeColumns * (shape.head_dim + 4);
     plan.scratch_bytes = static_cast<size_t>(floats) * sizeof(float);

@@ -39,13 +39,11 @@ ExactPlan plan_exact(const AttentionShape& shape, int sm_count);
 constexpr int64_t kExactPartialHeader = 20;
 
 /// The decode kernel. An item is 8 columns (row and head) of one KV head of one sequence and one of `splits`
-/// parts of its keys; `blocks` blocks share the items, and a second kernel merges the parts where there are
-/// several.
+/// parts of its keys; a block has one, and a second kernel merges the parts where there are several.
 struct DecodePlan {
   int64_t column_tiles = 1;
   int64_t splits = 1;
   int64_t items = 0;
-  int64_t blocks = 0;
   size_t scratch_bytes = 0;
 };
 

@@ -171,77 +171,64 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int g = lane / 4;
   const int t = lane % 4;
+  const Item item = item_at<S::kKeys>(p, static_cast<int>(blockIdx.x), warp);
+  if (item.end <= item.begin) return;
+  const int n_columns = min(item.n_rows * p.group - item.first_column, kDecodeColumns);
   unsigned char* const own_ring = shared + warp * S::kStages * S::kStageBytes;
   const uint32_t ring = shared_address(own_ring);
-  const int block_mask = (1 << p.block_shift) - 1;
 
-  // The side that copies runs ahead of the side that computes, into the next items. Lane l of `pages` has the
-  // block of group l % kGroups (of 8 keys) of stage l / kGroups of the current kPageStages.
-  const auto load_pages = [&](const Item& item, int stage) {
+  // Lane l of `groups` has the place of 8 keys in the cache: group l % kGroups of stage l / kGroups of the
+  // current kPageStages.
+  const auto load_groups = [&](int stage) {
     const int key = item.begin + ((stage + lane / kGroups) * kWarps + warp) * S::kKeys + lane % kGroups * 8;
-    return key < item.end ? item.blocks[key >> p.block_shift] : 0;
+    if (key >= item.end) return 0u;
+    const auto page = static_cast<uint32_t>(item.blocks[key >> p.block_shift]);
+    const uint32_t in_page = (key & ((1 << p.block_shift) - 1)) / 8;
+    return ((page * static_cast<uint32_t>(p.cache.n_kv_heads) + item.kv_head) << (p.block_shift - 3)) +
+           in_page;
   };
-  const auto next_item = [&](int index) {
-    while (index < p.n_items && item_at<S::kKeys>(p, index, warp).n_stages == 0) {
-      index += static_cast<int>(gridDim.x);
-    }
-    return index;
-  };
-  int ahead = next_item(static_cast<int>(blockIdx.x));
-  int ahead_stages = 0;
-  int ahead_stage = 0;
-  int ahead_key = 0;
-  int ahead_end = 0;
-  int ahead_head = 0;
-  int after = ahead;
-  int pages = 0;
-  int next_pages = after < p.n_items ? load_pages(item_at<S::kKeys>(p, after, warp), 0) : 0;
+  uint32_t groups = load_groups(0);
+  uint32_t next_groups = load_groups(S::kPageStages);
+  // What this lane copies: chunk lane % kChunks of every kRowsPerCopy-th row.
+  constexpr int kRowsPerCopy = 32 / S::kChunks;
+  const int copy_row = lane / S::kChunks;
+  const std::byte* const from_keys = p.cache.keys + copy_row % 8 * S::kRowBytes + lane % S::kChunks * 16;
+  const std::byte* const from_values = p.cache.values + copy_row % 8 * S::kRowBytes + lane % S::kChunks * 16;
+  const auto* const from_key_params = reinterpret_cast<const std::byte*>(p.cache.key_params) + lane % 8 * 4;
+  const auto* const from_value_params =
+      reinterpret_cast<const std::byte*>(p.cache.value_params) + lane % 8 * 4;
+  int ahead = 0;
+  int ahead_key = item.begin + warp * S::kKeys;
   int slot_ahead = 0;
   const auto issue = [&]() {
-    if (ahead_stage == ahead_stages) {
-      ahead = after;
-      ahead_stage = 0;
-      ahead_stages = 0;
-    }
-    if (ahead < p.n_items) {
-      if (ahead_stage % S::kPageStages == 0) {
-        const Item item = item_at<S::kKeys>(p, ahead, warp);
-        ahead_stages = item.n_stages;
-        ahead_key = item.begin + (ahead_stage * kWarps + warp) * S::kKeys;
-        ahead_end = item.end;
-        ahead_head = item.kv_head;
-        pages = next_pages;
-        if (ahead_stage + S::kPageStages < ahead_stages) {
-          next_pages = load_pages(item, ahead_stage + S::kPageStages);
-        } else {
-          after = next_item(ahead + static_cast<int>(gridDim.x));
-          if (after < p.n_items) next_pages = load_pages(item_at<S::kKeys>(p, after, warp), 0);
-        }
+    if (ahead < item.n_stages) {
+      const int first_group = ahead % S::kPageStages * kGroups;
+      if (ahead > 0 && first_group == 0) {
+        groups = next_groups;
+        next_groups = load_groups(ahead + S::kPageStages);
       }
-      const int page_base = ahead_stage % S::kPageStages * kGroups;
       const uint32_t stage = ring + slot_ahead * S::kStageBytes;
-      const auto row_of = [&](int r) {
-        const int64_t page = __shfl_sync(0xFFFFFFFFu, pages, page_base + r / 8);
-        return ((page * p.cache.n_kv_heads + ahead_head) << p.block_shift) + ((ahead_key + r) & block_mask);
-      };
+      const int n_valid = item.end - ahead_key;
 #pragma unroll
-      for (int k = 0; k < S::kKeys * S::kChunks / 32; ++k) {
-        const int r = (k * 32 + lane) / S::kChunks;
-        const int chunk = (k * 32 + lane) % S::kChunks;
-        const bool valid = ahead_key + r < ahead_end;
-        const int64_t from = row_of(r) * S::kRowBytes + chunk * 16;
-        const uint32_t to = stage + S::offset(r, chunk);
-        copy_16(to, p.cache.keys + from, valid);
-        copy_16(to + S::kMatrixBytes, p.cache.values + from, valid);
+      for (int k = 0; k < S::kKeys / kRowsPerCopy; ++k) {
+        // Rows k * kRowsPerCopy + copy_row; their swizzle repeats every 8 rows.
+        const int group = k * kRowsPerCopy / 8 + (kRowsPerCopy > 8 ? copy_row / 8 : 0);
+        const uint32_t place = __shfl_sync(0xFFFFFFFFu, groups, first_group + group);
+        const int row = k * kRowsPerCopy + copy_row;
+        const uint64_t at = static_cast<uint64_t>(place) * (8 * S::kRowBytes) +
+                            (kRowsPerCopy < 8 ? k * kRowsPerCopy % 8 * S::kRowBytes : 0);
+        const uint32_t to = stage + S::offset(row, lane % S::kChunks);
+        copy_16(to, from_keys + at, row < n_valid);
+        copy_16(to + S::kMatrixBytes, from_values + at, row < n_valid);
       }
       if constexpr (S::kQuantized) {
-        const int64_t row = row_of(lane);
-        const bool valid = ahead_key + lane < ahead_end;
+        const uint64_t at =
+            static_cast<uint64_t>(__shfl_sync(0xFFFFFFFFu, groups, first_group + lane / 8)) * 32;
         const uint32_t to = stage + 2 * S::kMatrixBytes + lane * 4;
-        copy_4(to, p.cache.key_params + row * 2, valid);
-        copy_4(to + S::kKeys * 4, p.cache.value_params + row * 2, valid);
+        copy_4(to, from_key_params + at, lane < n_valid);
+        copy_4(to + S::kKeys * 4, from_value_params + at, lane < n_valid);
       }
-      ++ahead_stage;
+      ++ahead;
       ahead_key += kWarps * S::kKeys;
     }
     slot_ahead = slot_ahead + 1 == S::kStages ? 0 : slot_ahead + 1;
@@ -251,270 +238,262 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
   for (int i = 0; i < S::kStages - 1; ++i) issue();
   int slot = 0;
 
-  for (int index = static_cast<int>(blockIdx.x); index < p.n_items; index += static_cast<int>(gridDim.x)) {
-    const Item item = item_at<S::kKeys>(p, index, warp);
-    if (item.end <= item.begin) continue;
-    const int n_columns = min(item.n_rows * p.group - item.first_column, kDecodeColumns);
-
-    // Queries: column g of this lane, in the order of the widened keys.
-    uint32_t queries[kSteps][2];
-    const float c = p.scale * kLog2e;
-    float sum_q[2];
-    {
-      const bool valid = g < n_columns;
-      const int column = item.first_column + g;
-      const int64_t at = (item.first_row + (valid ? column / p.group : 0)) * p.q_stride +
-                         (item.kv_head * p.group + (valid ? column % p.group : 0)) * kDim;
-      float sum = 0.0f;
+  // Queries: column g of this lane, in the order of the widened keys.
+  uint32_t queries[kSteps][2];
+  const float c = p.scale * kLog2e;
+  float sum_q[2];
+  {
+    const bool valid = g < n_columns;
+    const int column = item.first_column + g;
+    const int64_t at = (item.first_row + (valid ? column / p.group : 0)) * p.q_stride +
+                       (item.kv_head * p.group + (valid ? column % p.group : 0)) * kDim;
+    float sum = 0.0f;
 #pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
+    for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const float x0 = load_float(p.q, p.q_dtype, at + query_channel<kFormat>(step, half, 0, t));
-          const float x1 = load_float(p.q, p.q_dtype, at + query_channel<kFormat>(step, half, 1, t));
-          const float factor = valid ? query_factor<kFormat>(half) : 0.0f;
-          queries[step][half] = pack(x0 * factor, x1 * factor);
-          const float2 rounded = unpack(queries[step][half]);
-          sum += (rounded.x + rounded.y) * (1.0f / query_factor<kFormat>(half));
-        }
+      for (int half = 0; half < 2; ++half) {
+        const float x0 = load_float(p.q, p.q_dtype, at + query_channel<kFormat>(step, half, 0, t));
+        const float x1 = load_float(p.q, p.q_dtype, at + query_channel<kFormat>(step, half, 1, t));
+        const float factor = valid ? query_factor<kFormat>(half) : 0.0f;
+        queries[step][half] = pack(x0 * factor, x1 * factor);
+        const float2 rounded = unpack(queries[step][half]);
+        sum += (rounded.x + rounded.y) * (1.0f / query_factor<kFormat>(half));
       }
-      sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
-      sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
-      sum_q[0] = c * __shfl_sync(0xFFFFFFFFu, sum, 8 * t);
-      sum_q[1] = c * __shfl_sync(0xFFFFFFFFu, sum, 8 * t + 4);
     }
+    sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
+    sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
+    sum_q[0] = c * __shfl_sync(0xFFFFFFFFu, sum, 8 * t);
+    sum_q[1] = c * __shfl_sync(0xFFFFFFFFu, sum, 8 * t + 4);
+  }
 
-    // Of columns 2t and 2t + 1: keys they see, maximum, and this lane's part of the sums.
-    int limits[2];
+  // Of columns 2t and 2t + 1: keys they see, maximum, and this lane's part of the sums.
+  int limits[2];
 #pragma unroll
-    for (int x = 0; x < 2; ++x) {
-      const int row = (item.first_column + min(2 * t + x, n_columns - 1)) / p.group;
-      limits[x] = min(item.end, item.context - item.n_rows + row + 1);
-    }
-    const int full_limit = min(item.end, item.context - item.n_rows + item.first_column / p.group + 1);
-    float maximum[2] = {kNoMaximum, kNoMaximum};
-    float sums[2] = {0.0f, 0.0f};
-    float offsets[2] = {0.0f, 0.0f};
-    float output[kSteps][4] = {};
+  for (int x = 0; x < 2; ++x) {
+    const int row = (item.first_column + min(2 * t + x, n_columns - 1)) / p.group;
+    limits[x] = min(item.end, item.context - item.n_rows + row + 1);
+  }
+  const int full_limit = min(item.end, item.context - item.n_rows + item.first_column / p.group + 1);
+  float maximum[2] = {kNoMaximum, kNoMaximum};
+  float sums[2] = {0.0f, 0.0f};
+  float offsets[2] = {0.0f, 0.0f};
+  float output[kSteps][4] = {};
 
-    // Row and chunk that this lane addresses for ldmatrix.
-    const int matrix_row = lane % 16;
-    const int matrix_chunk = lane / 16;
-    for (int i = 0; i < item.n_stages; ++i) {
-      wait_for_copies<S::kStages - 2>();
-      __syncwarp();
-      issue();
-      const uint32_t stage = ring + slot * S::kStageBytes;
-      const int first_key = item.begin + (i * kWarps + warp) * S::kKeys;
+  // Row and chunk that this lane addresses for ldmatrix.
+  const int matrix_row = lane % 16;
+  const int matrix_chunk = lane / 16;
+  for (int i = 0; i < item.n_stages; ++i) {
+    wait_for_copies<S::kStages - 2>();
+    __syncwarp();
+    issue();
+    const uint32_t stage = ring + slot * S::kStageBytes;
+    const int first_key = item.begin + (i * kWarps + warp) * S::kKeys;
 
-      float scores[kKeyTiles][4] = {};
+    float scores[kKeyTiles][4] = {};
 #pragma unroll
-      for (int chunk = 0; chunk < S::kChunks; chunk += 2) {
+    for (int chunk = 0; chunk < S::kChunks; chunk += 2) {
 #pragma unroll
-        for (int tile = 0; tile < kKeyTiles; ++tile) {
-          uint32_t w[4];
-          load_matrices(stage + S::offset(tile * 16 + matrix_row, chunk + matrix_chunk), w);
-          if constexpr (kFormat == KvFormat::f16) {
-            multiply(scores[tile], w[0], w[1], w[2], w[3], queries[chunk / 2][0], queries[chunk / 2][1]);
-          } else {
+      for (int tile = 0; tile < kKeyTiles; ++tile) {
+        uint32_t w[4];
+        load_matrices(stage + S::offset(tile * 16 + matrix_row, chunk + matrix_chunk), w);
+        if constexpr (kFormat == KvFormat::f16) {
+          multiply(scores[tile], w[0], w[1], w[2], w[3], queries[chunk / 2][0], queries[chunk / 2][1]);
+        } else {
 #pragma unroll
-            for (int x = 0; x < 2; ++x) {
-              if constexpr (kFormat == KvFormat::int8) {
-                const uint32_t low = w[2 * x];
-                const uint32_t high = w[2 * x + 1];
-                multiply(scores[tile], __byte_perm(low, 0, 0x4140), __byte_perm(high, 0, 0x4140),
-                         __byte_perm(low, 0, 0x4342), __byte_perm(high, 0, 0x4342), queries[chunk + x][0],
-                         queries[chunk + x][1]);
-              } else {
-                uint32_t low[4];
-                uint32_t high[4];
-                nibbles(w[2 * x], low);
-                nibbles(w[2 * x + 1], high);
-                const int step = 2 * (chunk + x);
-                multiply(scores[tile], low[0], high[0], low[1], high[1], queries[step][0], queries[step][1]);
-                multiply(scores[tile], low[2], high[2], low[3], high[3], queries[step + 1][0],
-                         queries[step + 1][1]);
-              }
+          for (int x = 0; x < 2; ++x) {
+            if constexpr (kFormat == KvFormat::int8) {
+              const uint32_t low = w[2 * x];
+              const uint32_t high = w[2 * x + 1];
+              multiply(scores[tile], __byte_perm(low, 0, 0x4140), __byte_perm(high, 0, 0x4140),
+                       __byte_perm(low, 0, 0x4342), __byte_perm(high, 0, 0x4342), queries[chunk + x][0],
+                       queries[chunk + x][1]);
+            } else {
+              uint32_t low[4];
+              uint32_t high[4];
+              nibbles(w[2 * x], low);
+              nibbles(w[2 * x + 1], high);
+              const int step = 2 * (chunk + x);
+              multiply(scores[tile], low[0], high[0], low[1], high[1], queries[step][0], queries[step][1]);
+              multiply(scores[tile], low[2], high[2], low[3], high[3], queries[step + 1][0],
+                       queries[step + 1][1]);
             }
           }
         }
       }
+    }
 
-      // Element y of a tile: key g + 8 * (y / 2), column 2t + y % 2.
-      float value_scales[kKeyTiles][2];
-      float value_minima[kKeyTiles][2];
-      float largest[2] = {kNoMaximum, kNoMaximum};
-      const unsigned char* params = own_ring + slot * S::kStageBytes + 2 * S::kMatrixBytes;
-      const bool masked = first_key + S::kKeys > full_limit;
+    // Element y of a tile: key g + 8 * (y / 2), column 2t + y % 2.
+    float value_scales[kKeyTiles][2];
+    float value_minima[kKeyTiles][2];
+    float largest[2] = {kNoMaximum, kNoMaximum};
+    const unsigned char* params = own_ring + slot * S::kStageBytes + 2 * S::kMatrixBytes;
+    const bool masked = first_key + S::kKeys > full_limit;
 #pragma unroll
-      for (int tile = 0; tile < kKeyTiles; ++tile) {
+    for (int tile = 0; tile < kKeyTiles; ++tile) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int key = tile * 16 + half * 8 + g;
-          float factor = c;
-          float minimum = 0.0f;
-          value_scales[tile][half] = 1.0f;
-          value_minima[tile][half] = 0.0f;
-          if constexpr (S::kQuantized) {
-            const float2 k = __half22float2(*reinterpret_cast<const __half2*>(params + key * 4));
-            const float2 v = __half22float2(*reinterpret_cast<const __half2*>(params + (S::kKeys + key) * 4));
-            factor = k.x * (c * kScoreFactor<kFormat>);
-            minimum = k.y;
-            value_scales[tile][half] = v.x;
-            value_minima[tile][half] = v.y;
-          }
-#pragma unroll
-          for (int x = 0; x < 2; ++x) {
-            float& s = scores[tile][2 * half + x];
-            s = S::kQuantized ? fmaf(s, factor, minimum * sum_q[x]) : s * factor;
-            if (masked && first_key + key >= limits[x]) s = -INFINITY;
-            largest[x] = fmaxf(largest[x], s);
-          }
+      for (int half = 0; half < 2; ++half) {
+        const int key = tile * 16 + half * 8 + g;
+        float factor = c;
+        float minimum = 0.0f;
+        value_scales[tile][half] = 1.0f;
+        value_minima[tile][half] = 0.0f;
+        if constexpr (S::kQuantized) {
+          const float2 k = __half22float2(*reinterpret_cast<const __half2*>(params + key * 4));
+          const float2 v = __half22float2(*reinterpret_cast<const __half2*>(params + (S::kKeys + key) * 4));
+          factor = k.x * (c * kScoreFactor<kFormat>);
+          minimum = k.y;
+          value_scales[tile][half] = v.x;
+          value_minima[tile][half] = v.y;
         }
-      }
-      const bool grows = largest[0] > maximum[0] + kSlack || largest[1] > maximum[1] + kSlack;
-      if (__any_sync(0xFFFFFFFFu, grows)) {
 #pragma unroll
         for (int x = 0; x < 2; ++x) {
-#pragma unroll
-          for (int offset = 4; offset < 32; offset *= 2) {
-            largest[x] = fmaxf(largest[x], __shfl_xor_sync(0xFFFFFFFFu, largest[x], offset));
-          }
-          const float moved = fmaxf(largest[x], maximum[x]);
-          const float correction = exp2_fast(maximum[x] - moved);
-          maximum[x] = moved;
-          sums[x] *= correction;
-          offsets[x] *= correction;
-#pragma unroll
-          for (int tile = 0; tile < kSteps; ++tile) {
-            output[tile][x] *= correction;
-            output[tile][2 + x] *= correction;
-          }
+          float& s = scores[tile][2 * half + x];
+          s = S::kQuantized ? fmaf(s, factor, minimum * sum_q[x]) : s * factor;
+          if (masked && first_key + key >= limits[x]) s = -INFINITY;
+          largest[x] = fmaxf(largest[x], s);
         }
       }
-      uint32_t weights[kKeyTiles][2];
+    }
+    const bool grows = largest[0] > maximum[0] + kSlack || largest[1] > maximum[1] + kSlack;
+    if (__any_sync(0xFFFFFFFFu, grows)) {
 #pragma unroll
-      for (int tile = 0; tile < kKeyTiles; ++tile) {
+      for (int x = 0; x < 2; ++x) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          float e[2];
+        for (int offset = 4; offset < 32; offset *= 2) {
+          largest[x] = fmaxf(largest[x], __shfl_xor_sync(0xFFFFFFFFu, largest[x], offset));
+        }
+        const float moved = fmaxf(largest[x], maximum[x]);
+        const float correction = exp2_fast(maximum[x] - moved);
+        maximum[x] = moved;
+        sums[x] *= correction;
+        offsets[x] *= correction;
+#pragma unroll
+        for (int tile = 0; tile < kSteps; ++tile) {
+          output[tile][x] *= correction;
+          output[tile][2 + x] *= correction;
+        }
+      }
+    }
+    uint32_t weights[kKeyTiles][2];
+#pragma unroll
+    for (int tile = 0; tile < kKeyTiles; ++tile) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float e[2];
+#pragma unroll
+        for (int x = 0; x < 2; ++x) {
+          e[x] = exp2_fast(scores[tile][2 * half + x] - maximum[x]);
+          sums[x] += e[x];
+          if constexpr (S::kQuantized) {
+            offsets[x] = fmaf(e[x], value_minima[tile][half], offsets[x]);
+            e[x] *= value_scales[tile][half];
+          }
+        }
+        weights[tile][half] = transpose(pack(e[0], e[1]));
+      }
+    }
+
+    const uint32_t values = stage + S::kMatrixBytes;
+#pragma unroll
+    for (int tile = 0; tile < kKeyTiles; ++tile) {
+#pragma unroll
+      for (int chunk = 0; chunk < S::kChunks; chunk += 2) {
+        uint32_t w[4];
+        load_matrices_transposed(values + S::offset(tile * 16 + matrix_row, chunk + matrix_chunk), w);
+        if constexpr (kFormat == KvFormat::f16) {
+          multiply(output[chunk / 2], w[0], w[2], w[1], w[3], weights[tile][0], weights[tile][1]);
+        } else {
 #pragma unroll
           for (int x = 0; x < 2; ++x) {
-            e[x] = exp2_fast(scores[tile][2 * half + x] - maximum[x]);
-            sums[x] += e[x];
-            if constexpr (S::kQuantized) {
-              offsets[x] = fmaf(e[x], value_minima[tile][half], offsets[x]);
-              e[x] *= value_scales[tile][half];
-            }
-          }
-          weights[tile][half] = transpose(pack(e[0], e[1]));
-        }
-      }
-
-      const uint32_t values = stage + S::kMatrixBytes;
-#pragma unroll
-      for (int tile = 0; tile < kKeyTiles; ++tile) {
-#pragma unroll
-        for (int chunk = 0; chunk < S::kChunks; chunk += 2) {
-          uint32_t w[4];
-          load_matrices_transposed(values + S::offset(tile * 16 + matrix_row, chunk + matrix_chunk), w);
-          if constexpr (kFormat == KvFormat::f16) {
-            multiply(output[chunk / 2], w[0], w[2], w[1], w[3], weights[tile][0], weights[tile][1]);
-          } else {
-#pragma unroll
-            for (int x = 0; x < 2; ++x) {
-              if constexpr (kFormat == KvFormat::int8) {
-                const uint32_t low = w[2 * x];
-                const uint32_t high = w[2 * x + 1];
-                multiply(output[chunk + x], __byte_perm(low, 0, 0x4240), __byte_perm(low, 0, 0x4341),
-                         __byte_perm(high, 0, 0x4240), __byte_perm(high, 0, 0x4341), weights[tile][0],
-                         weights[tile][1]);
-              } else {
-                uint32_t low[4];
-                uint32_t high[4];
-                nibbles(w[2 * x], low);
-                nibbles(w[2 * x + 1], high);
-                const int out_tile = 2 * (chunk + x);
-                multiply(output[out_tile], low[0], low[1], high[0], high[1], weights[tile][0],
-                         weights[tile][1]);
-                multiply(output[out_tile + 1], low[2], low[3], high[2], high[3], weights[tile][0],
-                         weights[tile][1]);
-              }
+            if constexpr (kFormat == KvFormat::int8) {
+              const uint32_t low = w[2 * x];
+              const uint32_t high = w[2 * x + 1];
+              multiply(output[chunk + x], __byte_perm(low, 0, 0x4240), __byte_perm(low, 0, 0x4341),
+                       __byte_perm(high, 0, 0x4240), __byte_perm(high, 0, 0x4341), weights[tile][0],
+                       weights[tile][1]);
+            } else {
+              uint32_t low[4];
+              uint32_t high[4];
+              nibbles(w[2 * x], low);
+              nibbles(w[2 * x + 1], high);
+              const int out_tile = 2 * (chunk + x);
+              multiply(output[out_tile], low[0], low[1], high[0], high[1], weights[tile][0],
+                       weights[tile][1]);
+              multiply(output[out_tile + 1], low[2], low[3], high[2], high[3], weights[tile][0],
+                       weights[tile][1]);
             }
           }
         }
       }
-      slot = slot + 1 == S::kStages ? 0 : slot + 1;
     }
-
-    // Merge the warps. Each has the slot of its ring that it will fill next: [8 columns][kDim] weighted
-    // values, rotated by 8 a column against bank conflicts, then [8][2] maximum and sum.
-#pragma unroll
-    for (int x = 0; x < 2; ++x) {
-#pragma unroll
-      for (int offset = 4; offset < 32; offset *= 2) {
-        sums[x] += __shfl_xor_sync(0xFFFFFFFFu, sums[x], offset);
-        offsets[x] += __shfl_xor_sync(0xFFFFFFFFu, offsets[x], offset);
-      }
-    }
-    static_assert(kDecodeColumns * (kDim + 2) * 4 <= S::kStageBytes);
-    const int free_slot = slot_ahead;
-    auto* own = reinterpret_cast<float*>(own_ring + free_slot * S::kStageBytes);
-    __syncwarp();
-#pragma unroll
-    for (int x = 0; x < 2; ++x) {
-      const int column = 2 * t + x;
-      if (column >= n_columns) continue;
-#pragma unroll
-      for (int tile = 0; tile < kSteps; ++tile) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int channel = output_channel<kFormat>(tile, half, g);
-          own[column * kDim + (channel + 8 * column) % kDim] =
-              fmaf(output[tile][2 * half + x], output_factor<kFormat>(half), offsets[x]);
-        }
-      }
-      if (g == 0) {
-        own[kDecodeColumns * kDim + column * 2] = maximum[x];
-        own[kDecodeColumns * kDim + column * 2 + 1] = sums[x];
-      }
-    }
-    if (lane == 0) free_slots[warp] = free_slot;
-    __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < n_columns * kDim; i += kThreads) {
-      const int column = i / kDim;
-      const int channel = i % kDim;
-      const float* parts[kWarps];
-      float top = kNoMaximum;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
-        parts[w] = reinterpret_cast<const float*>(shared + (w * S::kStages + free_slots[w]) * S::kStageBytes);
-        top = fmaxf(top, parts[w][kDecodeColumns * kDim + column * 2]);
-      }
-      float sum = 0.0f;
-      float weighted = 0.0f;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
-        const float factor = exp2_fast(parts[w][kDecodeColumns * kDim + column * 2] - top);
-        sum = fmaf(parts[w][kDecodeColumns * kDim + column * 2 + 1], factor, sum);
-        weighted = fmaf(parts[w][column * kDim + (channel + 8 * column) % kDim], factor, weighted);
-      }
-      if (p.splits == 1) {
-        const int64_t row = item.first_row + (item.first_column + column) / p.group;
-        const int64_t head = item.kv_head * p.group + (item.first_column + column) % p.group;
-        store_float(p.out, p.out_dtype, row * p.out_stride + head * kDim + channel, weighted / sum);
-      } else {
-        float* partial = p.partials + (static_cast<int64_t>(index) * kDecodeColumns + column) * (kDim + 4);
-        if (channel == 0) {
-          partial[0] = top;
-          partial[1] = sum;
-        }
-        partial[4 + channel] = weighted;
-      }
-    }
-    __syncthreads();
+    slot = slot + 1 == S::kStages ? 0 : slot + 1;
   }
-  wait_for_copies<0>();
+
+  // Merge the warps. Each has the slot of its ring that it will fill next: [8 columns][kDim] weighted
+  // values, rotated by 8 a column against bank conflicts, then [8][2] maximum and sum.
+#pragma unroll
+  for (int x = 0; x < 2; ++x) {
+#pragma unroll
+    for (int offset = 4; offset < 32; offset *= 2) {
+      sums[x] += __shfl_xor_sync(0xFFFFFFFFu, sums[x], offset);
+      offsets[x] += __shfl_xor_sync(0xFFFFFFFFu, offsets[x], offset);
+    }
+  }
+  static_assert(kDecodeColumns * (kDim + 2) * 4 <= S::kStageBytes);
+  const int free_slot = slot_ahead;
+  auto* own = reinterpret_cast<float*>(own_ring + free_slot * S::kStageBytes);
+  __syncwarp();
+#pragma unroll
+  for (int x = 0; x < 2; ++x) {
+    const int column = 2 * t + x;
+    if (column >= n_columns) continue;
+#pragma unroll
+    for (int tile = 0; tile < kSteps; ++tile) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int channel = output_channel<kFormat>(tile, half, g);
+        own[column * kDim + (channel + 8 * column) % kDim] =
+            fmaf(output[tile][2 * half + x], output_factor<kFormat>(half), offsets[x]);
+      }
+    }
+    if (g == 0) {
+      own[kDecodeColumns * kDim + column * 2] = maximum[x];
+      own[kDecodeColumns * kDim + column * 2 + 1] = sums[x];
+    }
+  }
+  if (lane == 0) free_slots[warp] = free_slot;
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < n_columns * kDim; i += kThreads) {
+    const int column = i / kDim;
+    const int channel = i % kDim;
+    const float* parts[kWarps];
+    float top = kNoMaximum;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      parts[w] = reinterpret_cast<const float*>(shared + (w * S::kStages + free_slots[w]) * S::kStageBytes);
+      top = fmaxf(top, parts[w][kDecodeColumns * kDim + column * 2]);
+    }
+    float sum = 0.0f;
+    float weighted = 0.0f;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      const float factor = exp2_fast(parts[w][kDecodeColumns * kDim + column * 2] - top);
+      sum = fmaf(parts[w][kDecodeColumns * kDim + column * 2 + 1], factor, sum);
+      weighted = fmaf(parts[w][column * kDim + (channel + 8 * column) % kDim], factor, weighted);
+    }
+    if (p.splits == 1) {
+      const int64_t row = item.first_row + (item.first_column + column) / p.group;
+      const int64_t head = item.kv_head * p.group + (item.first_column + column) % p.group;
+      store_float(p.out, p.out_dtype, row * p.out_stride + head * kDim + channel, weighted / sum);
+    } else {
+      float* partial = p.partials + (static_cast<int64_t>(blockIdx.x) * kDecodeColumns + column) * (kDim + 4);
+      if (channel == 0) {
+        partial[0] = top;
+        partial[1] = sum;
+      }
+      partial[4 + channel] = weighted;
+    }
+  }
 }
 
 /// Merges the parts of a column. Grid [8 columns, KV heads * column tiles, sequences]; kMergeGroups threads a

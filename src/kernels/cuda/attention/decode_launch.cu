@@ -12,7 +12,7 @@ template <KvFormat kFormat, int kDim>
 void launch_parts(const AttentionContext& context, const AttentionArgs& args, const DecodePlan& plan,
                   const DecodeParams& params) {
   static_assert(decode::Shape<kFormat, kDim>::kBlocksPerSm == decode_blocks_per_sm(kFormat));
-  launch(decode::attend<kFormat, kDim>, dim3(static_cast<unsigned>(plan.blocks)), dim3(decode::kThreads),
+  launch(decode::attend<kFormat, kDim>, dim3(static_cast<unsigned>(plan.items)), dim3(decode::kThreads),
          decode::Shape<kFormat, kDim>::kRingBytes, context.stream, {}, params);
   if (plan.splits > 1) {
     const dim3 grid(kDecodeColumns, static_cast<unsigned>(params.tiles),
