@@ -80,6 +80,13 @@ struct PickColumns {
   std::span<float> out;
 };
 
+/// out[t] = the column of the largest x[t, ...], of equal ones the first. NaN and +inf are passed over; -1
+/// for a row without a finite element. x [tokens, vocab].
+struct Argmax {
+  MatrixView<const float> x;
+  std::span<int32_t> out;
+};
+
 /// out[i] = offset + scale * a number that is normal but for its tails (numerics::random_normal) for f32, f16
 /// and bf16; a byte of any value for u8, and in [-127, 127] for i8. The same on every device for a seed.
 struct RandomFill {
@@ -220,6 +227,8 @@ std::span<const Implementation<LogSumExp>> implementations();
 template <>
 std::span<const Implementation<PickColumns>> implementations();
 template <>
+std::span<const Implementation<Argmax>> implementations();
+template <>
 std::span<const Implementation<RandomFill>> implementations();
 template <>
 std::span<const Implementation<LinearFloat>> implementations();
@@ -245,6 +254,8 @@ template <>
 std::span<const Implementation<LogSumExp>> cuda_implementations();
 template <>
 std::span<const Implementation<PickColumns>> cuda_implementations();
+template <>
+std::span<const Implementation<Argmax>> cuda_implementations();
 template <>
 std::span<const Implementation<RandomFill>> cuda_implementations();
 template <>

@@ -67,6 +67,10 @@ void run_pick_columns(const DeviceContext& device, const PickColumns& op) {
   pick_columns(op, of(device).stream());
 }
 
+void run_argmax(const DeviceContext& device, const Argmax& op) {
+  argmax({matrix(op.x), op.out.data()}, of(device).stream());
+}
+
 void run_random_fill(const DeviceContext& device, const RandomFill& op) {
   random_fill(op, of(device).stream());
 }
@@ -80,6 +84,47 @@ void run_rope_append(const DeviceContext& device, const RopeAppend& op) {
 
 void run_linear_float_exact(const DeviceContext& device, const LinearFloat& op) {
   linear_float_exact(op, of(device).stream());
+}
+
+bool supports_cublas_lt(const DeviceContext& device, const LinearFloat& op) {
+  const bool half = op.dtype == DType::f16 || op.dtype == DType::bf16;
+  return !device.exact && half && op.x.cols % 8 == 0 && op.x.stride == op.x.cols;
+}
+
+/// Products of FP16 or BF16 operands with float sums and results.
+void run_cublas_lt(const DeviceContext& device, const LinearFloat& op) {
+  Device& gpu = of(device);
+  const int64_t count = op.x.rows * op.x.cols;
+  void* x = gpu.scratch(static_cast<size_t>(count) * 2);
+  convert({op.x.data, DType::f32, x, op.dtype, count}, gpu.stream());
+  baseline::MatmulArgs args;
+  args.type = op.dtype == DType::f16 ? baseline::OperandType::f16 : baseline::OperandType::bf16;
+  args.result = baseline::ResultType::f32;
+  args.m = op.x.rows;
+  args.n = op.y.cols;
+  args.k = op.x.cols;
+  args.x = x;
+  args.w = op.w;
+  args.y = op.y.data;
+  args.y_stride = op.y.stride;
+  args.accumulate = op.accumulate;
+  gpu.cublas_lt().matmul(args, gpu.stream());
+}
+
+bool supports_cublas(const DeviceContext& device, const LinearFloat& op) {
+  return !device.exact && op.dtype == DType::f32;
+}
+
+/// FP32 products in FP32.
+void run_cublas(const DeviceContext& device, const LinearFloat& op) {
+  const float one = 1.0f;
+  const float beta = op.accumulate ? 1.0f : 0.0f;
+  const auto size = [](int64_t n) { return static_cast<int>(n); };
+  const cublasStatus_t status =
+      cublasSgemm(of(device).cublas(), CUBLAS_OP_T, CUBLAS_OP_N, size(op.y.cols), size(op.x.rows),
+                  size(op.x.cols), &one, static_cast<const float*>(op.w), size(op.x.cols), op.x.data,
+                  size(op.x.stride), &beta, op.y.data, size(op.y.stride));
+  require(status == CUBLAS_STATUS_SUCCESS, "cuBLAS: cublasSgemm: {}", cublasGetStatusString(status));
 }
 
 bool supports_tiles(const DeviceContext&, const LinearLowBit& op) {
@@ -167,9 +212,14 @@ constexpr Implementation<SiluMul> kSiluMul[] = {{"cuda", always, run_silu_mul}};
 constexpr Implementation<SiluMulQuantize> kSiluMulQuantize[] = {{"cuda", always, run_silu_mul_quantize}};
 constexpr Implementation<LogSumExp> kLogSumExp[] = {{"cuda", always, run_log_sum_exp}};
 constexpr Implementation<PickColumns> kPickColumns[] = {{"cuda", always, run_pick_columns}};
+constexpr Implementation<Argmax> kArgmax[] = {{"cuda", always, run_argmax}};
 constexpr Implementation<RandomFill> kRandomFill[] = {{"cuda", always, run_random_fill}};
 constexpr Implementation<RopeAppend> kRopeAppend[] = {{"cuda", always, run_rope_append}};
-constexpr Implementation<LinearFloat> kLinearFloat[] = {{"cuda_exact", always, run_linear_float_exact}};
+constexpr Implementation<LinearFloat> kLinearFloat[] = {
+    {"cublas_lt", supports_cublas_lt, run_cublas_lt},
+    {"cublas", supports_cublas, run_cublas},
+    {"cuda_exact", always, run_linear_float_exact},
+};
 constexpr Implementation<LinearLowBit> kLinearLowBit[] = {
     {"gemm_w4a4_sm90", supports_tiles, run_gemm_w4a4},
     {"reference", always, run_linear_low_bit_general},
@@ -257,6 +307,11 @@ std::span<const Implementation<LogSumExp>> cuda_implementations() {
 template <>
 std::span<const Implementation<PickColumns>> cuda_implementations() {
   return cuda::kPickColumns;
+}
+
+template <>
+std::span<const Implementation<Argmax>> cuda_implementations() {
+  return cuda::kArgmax;
 }
 
 template <>

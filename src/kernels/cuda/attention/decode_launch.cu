@@ -8,44 +8,27 @@
 namespace atom::cuda {
 namespace {
 
-/// Launches the merge so that it waits for the parts on the device instead of between two launches.
-template <int kDim>
-void launch_merge(const AttentionContext& context, const AttentionArgs& args, const DecodePlan& plan,
-                  const DecodeParams& params) {
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t launch = {};
-  launch.gridDim = dim3(kDecodeColumns, static_cast<unsigned>(args.cache.n_kv_heads * plan.column_tiles),
-                        static_cast<unsigned>(args.n_sequences));
-  launch.blockDim = dim3(kDim);
-  launch.stream = context.stream;
-  launch.attrs = &overlap;
-  launch.numAttrs = 1;
-  ATOM_CUDA_CHECK(cudaLaunchKernelEx(&launch, decode::merge_splits<kDim>, params));
-}
-
 template <KvFormat kFormat, int kDim>
-void launch(const AttentionContext& context, const AttentionArgs& args, const DecodePlan& plan,
-            const DecodeParams& params) {
-  constexpr int kBytes = decode::Shape<kFormat, kDim>::kSharedBytes;
-  const auto kernel = decode::attend<kFormat, kDim>;
-  ATOM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  const dim3 grid(static_cast<unsigned>(plan.splits),
-                  static_cast<unsigned>(args.cache.n_kv_heads * plan.column_tiles),
-                  static_cast<unsigned>(args.n_sequences));
-  kernel<<<grid, decode::kThreads, kBytes, context.stream>>>(params);
-  ATOM_CUDA_CHECK(cudaGetLastError());
-  if (plan.splits > 1) launch_merge<kDim>(context, args, plan, params);
+void launch_parts(const AttentionContext& context, const AttentionArgs& args, const DecodePlan& plan,
+                  const DecodeParams& params) {
+  static_assert(decode::Shape<kFormat, kDim>::kBlocksPerSm == decode_blocks_per_sm(kFormat));
+  launch(decode::attend<kFormat, kDim>, dim3(static_cast<unsigned>(plan.items)), dim3(decode::kThreads),
+         decode::Shape<kFormat, kDim>::kRingBytes, context.stream, {}, params);
+  if (plan.splits > 1) {
+    const dim3 grid(kDecodeColumns, static_cast<unsigned>(params.tiles),
+                    static_cast<unsigned>(args.n_sequences));
+    launch(decode::merge_splits<kDim>, grid, dim3(kDim * decode::kMergeGroups), 0, context.stream, {},
+           params);
+  }
 }
 
 template <KvFormat kFormat>
 void launch_dim(const AttentionContext& context, const AttentionArgs& args, const DecodePlan& plan,
                 const DecodeParams& params) {
   if (args.cache.head_dim == 64) {
-    launch<kFormat, 64>(context, args, plan, params);
+    launch_parts<kFormat, 64>(context, args, plan, params);
   } else {
-    launch<kFormat, 128>(context, args, plan, params);
+    launch_parts<kFormat, 128>(context, args, plan, params);
   }
 }
 
@@ -53,7 +36,7 @@ void launch_dim(const AttentionContext& context, const AttentionArgs& args, cons
 
 void launch_decode(const AttentionContext& context, const AttentionArgs& args) {
   const AttentionShape shape = shape_of(args);
-  const DecodePlan plan = plan_decode(shape, context.sm_count);
+  const DecodePlan plan = plan_decode(shape, args.cache.format, context.sm_count);
   DecodeParams params;
   params.q = args.q;
   params.q_dtype = args.q_dtype;
@@ -67,6 +50,8 @@ void launch_decode(const AttentionContext& context, const AttentionArgs& args) {
   params.group = static_cast<int>(shape.group());
   params.max_rows = static_cast<int>(max_decode_rows(shape));
   params.column_tiles = static_cast<int>(plan.column_tiles);
+  params.tiles = static_cast<int>(args.cache.n_kv_heads * plan.column_tiles);
+  params.n_items = static_cast<int>(plan.items);
   params.splits = static_cast<int>(plan.splits);
   params.scale = args.scale;
   params.partials = static_cast<float*>(context.scratch);

@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/attention/config.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/kv_view.h"
 #include "kernels/numerics.h"
 #include "kernels/ops.h"
@@ -153,6 +154,8 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
   constexpr int kParts = kDim / 64;
   constexpr int kLanes = kThreads / kRows;
   constexpr int kOwnSums = kSums / kLanes;
+  wait_for_dependencies();
+  launch_dependents();
   extern __shared__ float shared[];
   float* queries = shared;                         // [kRows][kDim], scaled
   float* keys = queries + kRows * kDim;            // [64][kDim + 4]
@@ -415,6 +418,8 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
 
 /// Merges the segments of one row in order. Grid [n_heads, max_rows, n_sequences], a thread a channel.
 __global__ void __launch_bounds__(kThreads) merge_segments(const ExactParams p) {
+  wait_for_dependencies();
+  launch_dependents();
   const SequenceSpan sequence = p.sequences[blockIdx.z];
   const int64_t token = blockIdx.y;
   if (token >= sequence.n_rows) return;

@@ -6,24 +6,22 @@ namespace atom::cuda {
 namespace {
 
 template <int kDim, int kRows>
-void launch(const AttentionContext& context, const AttentionArgs& args, const ExactPlan& plan,
-            const ExactParams& params) {
-  constexpr int kBytes = exact::shared_floats<kDim, kRows>() * static_cast<int>(sizeof(float));
-  const auto kernel = exact::attend<kDim, kRows>;
-  ATOM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
+void launch_segments(const AttentionContext& context, const AttentionArgs& args, const ExactPlan& plan,
+                     const ExactParams& params) {
+  constexpr size_t kBytes = exact::shared_floats<kDim, kRows>() * sizeof(float);
   const dim3 grid(static_cast<unsigned>(plan.row_tiles * (plan.split ? plan.segments : 1)),
                   static_cast<unsigned>(args.cache.n_kv_heads), static_cast<unsigned>(args.n_sequences));
-  kernel<<<grid, exact::kThreads, kBytes, context.stream>>>(params, plan.row_tiles, plan.split);
-  ATOM_CUDA_CHECK(cudaGetLastError());
+  launch(exact::attend<kDim, kRows>, grid, dim3(exact::kThreads), kBytes, context.stream, {}, params,
+         plan.row_tiles, plan.split);
 }
 
 template <int kDim>
 void launch_rows(const AttentionContext& context, const AttentionArgs& args, const ExactPlan& plan,
                  const ExactParams& params) {
   if (plan.rows == 8) {
-    launch<kDim, 8>(context, args, plan, params);
+    launch_segments<kDim, 8>(context, args, plan, params);
   } else {
-    launch<kDim, 32>(context, args, plan, params);
+    launch_segments<kDim, 32>(context, args, plan, params);
   }
 }
 
@@ -49,13 +47,12 @@ void launch_exact(const AttentionContext& context, const AttentionArgs& args) {
   } else if (plan.padded_dim == 128) {
     launch_rows<128>(context, args, plan, params);
   } else {
-    launch<256, 8>(context, args, plan, params);
+    launch_segments<256, 8>(context, args, plan, params);
   }
   if (plan.split) {
     const dim3 grid(static_cast<unsigned>(args.n_heads), static_cast<unsigned>(args.max_rows),
                     static_cast<unsigned>(args.n_sequences));
-    exact::merge_segments<<<grid, exact::kThreads, 0, context.stream>>>(params);
-    ATOM_CUDA_CHECK(cudaGetLastError());
+    launch(exact::merge_segments, grid, dim3(exact::kThreads), 0, context.stream, {}, params);
   }
 }
 
