@@ -37,7 +37,7 @@ struct GemmContext {
   size_t scratch_bytes = 0;
   bool exact =
       true;  ///< K in one accumulator, in the contract's order: bit-identical with the CPU. Otherwise K may
-             ///< be split in a fixed order: deterministic, within 2^-20 of the sum of the terms' magnitudes
+             ///< be split in a fixed order: deterministic, within 2^-20 of the sum of |qx qw| sx sw
 };
 
 /// Launches the kernel that the shape asks for (config.h) on context.stream. It waits for the kernel launched

@@ -1,0 +1,326 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/gemm_w4a4/convert.cuh"
+#include "kernels/cuda/layout.h"
+#include "kernels/cuda/ptx.cuh"
+
+/// W4A4 / W4A8 GEMM for 1 to 16 tokens: Y[tokens, n] = X · W^T, limited by reading W once.
+///
+/// A CTA owns a range of 16-row blocks of W for all of K and handles them in passes of up to kRows blocks. Each of its
+/// warps is a stream of its own: it copies its share of (pass, unit) pieces, and X of those units, into its own ring in
+/// shared memory (cp.async), unpacks them to 8-bit fragments in registers (a nibble as 16 q, the 1/16 folded into the
+/// scale) and multiplies by `mma.sync` m16n8k32, W being the A operand. No warp waits for another but at the end of a
+/// pass. Fast: the units of a pass go round the warps, whose sums are added in ascending order of the warp.
+/// Exact: a warp has one row block at a time and all its units, in the contract's order.
+/// Weights do not depend on the kernel before: the rings are filled, and what follows is requested into L2, before the
+/// dependency wait, so that the memory does not idle while one kernel ends and the next begins.
+namespace atom::cuda {
+
+struct StreamArguments {
+  const uint8_t* weight;
+  const int8_t* x;
+  const float* sx;
+  void* y;
+  int64_t y_stride;
+  int n, tokens, token_stride, groups, units, row_blocks;
+  int prefetch_pieces;  ///< Of one warp, into L2, beyond its ring
+  bool accumulate;
+};
+
+inline constexpr int kRowBlock = 16;
+inline constexpr int kRowBlockValues = kRowBlock * 64;
+
+/// Shared memory of one CTA.
+template <int kTokens, int kWarps, int kRows, int kSlots, bool kExact>
+struct StreamShape {
+  static constexpr int kScales = kRows * kRowBlockValues;    // offset of the weight scales in a slot
+  static constexpr int kX = kScales + kRows * kRowBlock * 2;  // of X
+  static constexpr int kXScales = kX + kTokens * kUnitChannels;
+  static constexpr int kSlotBytes = kXScales + kTokens * 4;
+  static constexpr int kPitch = kRows * kRowBlock + 4;
+  static constexpr int shared(int tokens) {
+    const int partial = kExact ? 0 : 2 * kWarps * (tokens < kTokens ? tokens : kTokens) * kPitch * 4;
+    return kWarps * kSlots * kSlotBytes + partial;
+  }
+};
+
+__device__ __forceinline__ void mma_s8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// kTokens 8 or 16, kWarps a CTA, kRows row blocks a pass, kSlots pieces in a warp's ring.
+template <typename Y, int kTokens, int kWarps, int kRows, int kSlots, bool kExact>
+__global__ void __launch_bounds__(kWarps * 32)
+    gemm_w4a4_stream_kernel(const __grid_constant__ StreamArguments p) {
+  using Shape = StreamShape<kTokens, kWarps, kRows, kSlots, kExact>;
+  constexpr int kTiles = kTokens / 8;  // of 8 tokens, the N of the mma
+  extern __shared__ __align__(128) uint8_t shared[];
+  __shared__ uint64_t written[2];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int m0 = blockIdx.y * kTokens;
+  const int begin = static_cast<int>(static_cast<int64_t>(p.row_blocks) * blockIdx.x / gridDim.x);
+  const int end = static_cast<int>(static_cast<int64_t>(p.row_blocks) * (blockIdx.x + 1) / gridDim.x);
+  // Passes of equal size. The units of all passes, one behind the other, go round the warps.
+  const int passes = (end - begin + kRows - 1) / kRows;
+  const int pass_rows = kExact ? 1 : (end - begin + passes - 1) / passes;
+  const int first_row = kExact ? begin + warp : begin, row_step = kExact ? kWarps : pass_rows;
+  const int first_unit = kExact ? 0 : warp, unit_step = kExact ? 1 : kWarps;
+  ptx::launch_dependents();
+  if (threadIdx.x == 0) {
+    ptx::barrier_init(&written[0], kWarps), ptx::barrier_init(&written[1], kWarps);
+    ptx::fence_barrier_init();
+  }
+  __syncthreads();
+  uint8_t* const ring = shared + warp * (kSlots * Shape::kSlotBytes);
+
+  // The piece that is copied next.
+  struct {
+    int row, unit;
+    uint32_t offset[kRows];  // of 16 bytes of the row blocks in their units
+    uint32_t scale_offset;
+  } ahead;
+  const auto locate = [&](int row) {
+    ahead.row = row;
+    const auto unit_start = [&](int block) { return static_cast<uint32_t>(block / 8) * p.units * kUnitBytes; };
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
+      ahead.offset[r] = unit_start(row + r) + (row + r) % 8 * kRowBlockValues + lane * 16;
+    const int block = row + lane / 2;
+    ahead.scale_offset = unit_start(block) + kUnitValueBytes + block % 8 * 32 + lane % 2 * 16;
+  };
+  const auto copied_all = [&] { return ahead.row >= end; };
+  const auto settle = [&] {
+    while (ahead.unit >= p.units && ahead.row < end) ahead.unit -= p.units, locate(ahead.row + row_step);
+  };
+  const auto advance = [&] {
+    ahead.unit += unit_step;
+    if (ahead.unit >= p.units) settle();
+  };
+  const uint64_t policy = ptx::policy_evict_first();
+  const uint32_t ring_address = ptx::shared_address(ring);
+  const auto copy_weights = [&](int slot) {
+    const uint8_t* unit = p.weight + static_cast<int64_t>(ahead.unit) * kUnitBytes;
+    const uint32_t to = ring_address + slot * Shape::kSlotBytes + lane * 16;
+    const int rows = min(pass_rows, end - ahead.row);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (r >= rows) break;
+      ptx::async_copy(to + r * kRowBlockValues, unit + ahead.offset[r], policy);
+      ptx::async_copy(to + r * kRowBlockValues + 512, unit + ahead.offset[r] + 512, policy);
+    }
+    if (lane < 2 * rows) ptx::async_copy(to + Shape::kScales, unit + ahead.scale_offset, policy);
+  };
+  const uint64_t keep = ptx::policy_evict_last();
+  const int x_rows = min(kTokens, p.tokens - m0);
+  const auto copy_x = [&](int slot, int unit) {
+    const int block = unit < p.groups ? unit : p.groups + (unit - p.groups) / 2;
+    const int8_t* x = p.x + (static_cast<int64_t>(block) * p.token_stride + m0) * kUnitChannels + lane * 16;
+    const uint32_t to = ring_address + slot * Shape::kSlotBytes + lane * 16;
+#pragma unroll
+    for (int i = 0; i < kTokens / 4; ++i)
+      if (i * 4 + lane / 8 < x_rows) ptx::async_copy(to + Shape::kX + i * 512, x + i * 512, keep);
+    const float* sx = p.sx + static_cast<int64_t>(min(unit, p.groups)) * p.token_stride + m0;
+    if (lane < kTokens / 4) ptx::async_copy(to + Shape::kXScales, sx + lane * 4, keep);
+  };
+
+  ahead.unit = first_unit;
+  locate(first_row);
+  settle();
+  for (int i = 0; i < kSlots; ++i) {
+    if (!copied_all()) copy_weights(i), advance();
+    ptx::async_commit();
+  }
+  {
+    const auto here = ahead;
+    for (int i = 0; i < p.prefetch_pieces && !copied_all(); ++i, advance()) {
+      const uint8_t* unit = p.weight + static_cast<int64_t>(ahead.unit) * kUnitBytes;
+      const int rows = min(pass_rows, end - ahead.row), block = ahead.row + lane / 8;
+      if (lane < 8 * rows)
+        ptx::prefetch(unit + static_cast<uint32_t>(block / 8) * p.units * kUnitBytes +
+                      block % 8 * kRowBlockValues + lane % 8 * 128);
+      if (lane == 0) ptx::prefetch(unit + ahead.scale_offset);
+    }
+    ahead = here;
+  }
+  ptx::dependency_wait();
+  {
+    int row = first_row, unit = first_unit;
+    for (int i = 0; i < kSlots; ++i, unit += unit_step) {
+      while (unit >= p.units && row < end) unit -= p.units, row += row_step;
+      if (row < end) copy_x(i, unit);
+      ptx::async_commit();
+    }
+  }
+
+  Y* const y = static_cast<Y*>(p.y);
+  const auto store = [&](int token, int row, float sum) {
+    if (token >= p.tokens || row >= p.n) return;
+    store_one(y + token * p.y_stride + row, sum, p.accumulate);
+  };
+
+  int slot = 0;
+  float acc[kRows][kTiles][4];
+  int outliers[kRows][kTiles][4];
+  // Address bits of X's fragments: token g, channels 4 t ... 4 t + 3 of a chunk of 16.
+  const int x_offset = g * kUnitChannels + g * 16 + t * 4;
+  const auto step = [&]<int R>(int unit) {
+    // The copies of this slot are older than the latest kSlots - 1 groups.
+    ptx::async_wait<kSlots - 1>();
+    __syncwarp();
+    const uint8_t* const in = ring + slot * Shape::kSlotBytes;
+    uint32_t words[R][8], x[kTiles][8];
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+      const uint4* from = reinterpret_cast<const uint4*>(in + r * kRowBlockValues) + lane;
+      *reinterpret_cast<uint4*>(words[r]) = from[0], *reinterpret_cast<uint4*>(words[r] + 4) = from[32];
+    }
+    const int flip = unit < p.groups ? 0 : (unit - p.groups) % 2 * 64;
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k)
+#pragma unroll
+      for (int c = 0; c < 8; ++c)
+        x[k][c] = *reinterpret_cast<const uint32_t*>(in + Shape::kX + k * 1024 + (x_offset ^ (c * 16) ^ flip));
+    const __half* scales = reinterpret_cast<const __half*>(in + Shape::kScales) + g;
+    float w[R][2];
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+#pragma unroll
+      for (int c = 0; c < 2; ++c) w[r][c] = __half2float(scales[r * kRowBlock + c * 8]);
+    float2 sx[kTiles];
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k)
+      sx[k] = *reinterpret_cast<const float2*>(in + Shape::kXScales + (k * 8 + 2 * t) * 4);
+    __syncwarp();
+    if (!copied_all()) {
+      copy_weights(slot), copy_x(slot, ahead.unit);
+      advance();
+    }
+    ptx::async_commit();
+    if (++slot == kSlots) slot = 0;
+
+    const auto scale = [&](const int (&sum)[kRows][kTiles][4], float unit_scale) {
+#pragma unroll
+      for (int k = 0; k < kTiles; ++k) {
+        const float x0 = sx[k].x * unit_scale, x1 = sx[k].y * unit_scale;
+#pragma unroll
+        for (int r = 0; r < R; ++r) {
+          acc[r][k][0] = fmaf(static_cast<float>(sum[r][k][0]), x0 * w[r][0], acc[r][k][0]);
+          acc[r][k][1] = fmaf(static_cast<float>(sum[r][k][1]), x1 * w[r][0], acc[r][k][1]);
+          acc[r][k][2] = fmaf(static_cast<float>(sum[r][k][2]), x0 * w[r][1], acc[r][k][2]);
+          acc[r][k][3] = fmaf(static_cast<float>(sum[r][k][3]), x1 * w[r][1], acc[r][k][3]);
+        }
+      }
+    };
+    if (unit < p.groups) {
+      int sum[kRows][kTiles][4];
+#pragma unroll
+      for (int r = 0; r < R; ++r)
+#pragma unroll
+        for (int k = 0; k < kTiles; ++k)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) sum[r][k][c] = 0;
+#pragma unroll
+      for (int s = 0; s < 4; ++s)
+#pragma unroll
+        for (int r = 0; r < R; ++r) {
+          const uint32_t a[4] = {(words[r][2 * s] << 4) & 0xF0F0F0F0u, words[r][2 * s] & 0xF0F0F0F0u,
+                                 (words[r][2 * s + 1] << 4) & 0xF0F0F0F0u, words[r][2 * s + 1] & 0xF0F0F0F0u};
+#pragma unroll
+          for (int k = 0; k < kTiles; ++k) mma_s8(sum[r][k], a, x[k][2 * s], x[k][2 * s + 1]);
+        }
+      scale(sum, 0.0625f);
+    } else {
+      // All outliers are one sum.
+      if (unit - unit_step < p.groups) {
+#pragma unroll
+        for (int r = 0; r < R; ++r)
+#pragma unroll
+          for (int k = 0; k < kTiles; ++k)
+#pragma unroll
+            for (int c = 0; c < 4; ++c) outliers[r][k][c] = 0;
+      }
+#pragma unroll
+      for (int s = 0; s < 2; ++s)
+#pragma unroll
+        for (int r = 0; r < R; ++r) {
+          const uint32_t a[4] = {words[r][4 * s], words[r][4 * s + 1], words[r][4 * s + 2], words[r][4 * s + 3]};
+#pragma unroll
+          for (int k = 0; k < kTiles; ++k) mma_s8(outliers[r][k], a, x[k][2 * s], x[k][2 * s + 1]);
+        }
+      if (unit + unit_step >= p.units) scale(outliers, 1.0f);
+    }
+  };
+  // The sums of pass q, of kWarps warps, lie in half q % 2 of this buffer.
+  const int half = kWarps * x_rows * Shape::kPitch;
+  float* const partial = reinterpret_cast<float*>(shared + kWarps * kSlots * Shape::kSlotBytes);
+  const auto reduce = [&](int pass) {
+    ptx::barrier_wait(&written[pass % 2], pass / 2 % 2);
+    const int row = begin + pass * pass_rows, columns = min(pass_rows, end - row) * kRowBlock;
+    const float* from = partial + pass % 2 * half;
+    for (int e = threadIdx.x; e < x_rows * columns; e += kWarps * 32) {
+      const int token = e / columns, column = e % columns;
+      float total = 0.0f;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) total += from[(w * x_rows + token) * Shape::kPitch + column];
+      store(m0 + token, row * kRowBlock + column, total);
+    }
+  };
+  int unit = first_unit;
+  const auto all_units = [&]<int R>(int pass, int row) {
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+#pragma unroll
+      for (int k = 0; k < kTiles; ++k)
+#pragma unroll
+        for (int c = 0; c < 4; ++c) acc[r][k][c] = 0.0f;
+#pragma unroll 1
+    for (; unit < p.units; unit += unit_step) step.template operator()<R>(unit);
+    unit -= p.units;
+    if constexpr (kExact) {
+#pragma unroll
+      for (int k = 0; k < kTiles; ++k)
+#pragma unroll
+        for (int c = 0; c < 4; ++c)
+          store(m0 + k * 8 + 2 * t + c % 2, row * kRowBlock + g + c / 2 * 8, acc[0][k][c]);
+    } else {
+      // A warp adds up the pass before only now, when the others have most likely finished it too; so none waits.
+      // Having waited for that pass, it knows that all have read the one before, whose half it overwrites.
+      if (pass > 0) reduce(pass - 1);
+#pragma unroll
+      for (int r = 0; r < R; ++r)
+#pragma unroll
+        for (int k = 0; k < kTiles; ++k)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) {
+            const int token = k * 8 + 2 * t + c % 2;
+            if (token < x_rows)
+              partial[pass % 2 * half + (warp * x_rows + token) * Shape::kPitch + r * kRowBlock + g + c / 2 * 8] =
+                  acc[r][k][c];
+          }
+      __syncwarp();
+      if (lane == 0) ptx::barrier_arrive(&written[pass % 2]);
+    }
+  };
+  int pass = 0;
+#pragma unroll 1
+  for (int row = first_row; row < end; row += row_step, ++pass) {
+    const int rows = min(pass_rows, end - row);
+    if (rows == 1) all_units.template operator()<1>(pass, row);
+    if constexpr (kRows > 1) {
+      if (rows == 2) all_units.template operator()<2>(pass, row);
+    }
+    if constexpr (kRows > 2) {
+      if (rows == 3) all_units.template operator()<3>(pass, row);
+    }
+    if constexpr (kRows > 3) {
+      if (rows == 4) all_units.template operator()<4>(pass, row);
+    }
+  }
+  if constexpr (!kExact) reduce(pass - 1);
+}
+
+}  // namespace atom::cuda
