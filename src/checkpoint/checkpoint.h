@@ -61,15 +61,15 @@ class Checkpoint {
   /// The values as float. `out` must have as many elements as the tensor.
   virtual void read_float(const std::string& name, std::span<float> out) const = 0;
 
-  /// Whether there is a tokenizer: packed models that were random have none.
-  virtual bool has_tokenizer() const { return true; }
-
   /// A Hugging Face tokenizer.json document. Throws Error when there is none.
   virtual const nlohmann::ordered_json& tokenizer_json() const = 0;
 
   /// Hugging Face tokenizer_config.json: chat_template, bos_token, eos_token, model_max_length, ... An empty
   /// object when a directory has none.
   virtual const nlohmann::ordered_json& tokenizer_config() const = 0;
+
+  /// Whether there is a tokenizer: packed models that were random have none.
+  virtual bool has_tokenizer() const { return true; }
 
  protected:
   explicit Checkpoint(std::filesystem::path path) : path_(std::move(path)) {}

@@ -72,7 +72,7 @@ struct LowBitTarget {
   uint16_t* outlier_scales = nullptr;
   uint16_t* outliers_fp16 = nullptr;
 
-  int64_t row_bytes() const { return (layout.k_normal() + 1) / 2; }
+  ATOM_HOST_DEVICE int64_t row_bytes() const { return (layout.k_normal() + 1) / 2; }
 };
 
 /// Every weight to the nearest value. weight [n, k], columns in the layout's order.

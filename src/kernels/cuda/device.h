@@ -53,7 +53,6 @@ class Device final : public Memory {
   int index_;
   int sm_count_ = 0;
   size_t total_memory_ = 0;
-  size_t peak_memory_ = 0;
   std::string description_;
   cudaStream_t stream_ = nullptr;
   void* scratch_ = nullptr;
@@ -63,6 +62,7 @@ class Device final : public Memory {
   cublasHandle_t cublas_ = nullptr;
   cusolverDnHandle_t cusolver_ = nullptr;
   std::unique_ptr<baseline::CublasLt> cublas_lt_;
+  size_t peak_memory_ = 0;
 };
 
 /// The GPU of a context that has one.
