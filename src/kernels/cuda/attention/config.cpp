@@ -10,8 +10,11 @@ namespace {
 /// Splitting costs a second launch and traffic through scratch memory: not beyond this.
 constexpr int64_t kMaxExactScratch = int64_t{256} << 20;
 
-/// The least work that pays for a block of the decode kernel.
+/// The least work that pays for an item of the decode kernel.
 constexpr int64_t kMinSplitKeys = 256;
+/// Items are split until this share of the slots has work, or this many rounds of them are full.
+constexpr double kGoodUse = 0.9;
+constexpr int64_t kMaxRounds = 4;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -40,21 +43,26 @@ int64_t max_decode_rows(const AttentionShape& shape) {
   return std::max<int64_t>(1, 16 / shape.group());
 }
 
-DecodePlan plan_decode(const AttentionShape& shape, int sm_count) {
+DecodePlan plan_decode(const AttentionShape& shape, KvFormat format, int sm_count) {
   DecodePlan plan;
   const int64_t rows = std::min(shape.max_rows, max_decode_rows(shape));
   plan.column_tiles = ceil_div(rows * shape.group(), kDecodeColumns);
-  const int64_t blocks = std::max<int64_t>(1, plan.column_tiles * shape.n_kv_heads * shape.n_sequences);
-  // Four blocks an SM at once. From two rounds of them on, their number evens out by itself.
-  const int64_t slots = int64_t{4} * sm_count;
-  if (blocks < 2 * slots) {
-    const int64_t wanted = blocks >= slots ? 2 : slots / blocks;
-    const int64_t useful = std::max<int64_t>(1, ceil_div(shape.max_context, kMinSplitKeys));
-    plan.splits = std::clamp<int64_t>(wanted, 1, useful);
+  const int64_t whole = plan.column_tiles * shape.n_kv_heads * shape.n_sequences;
+  const int64_t slots = int64_t{decode_blocks_per_sm(format)} * sm_count;
+  // How busy the slots are over the rounds that equal parts take.
+  const auto use = [&](int64_t splits) {
+    const int64_t items = whole * splits;
+    return static_cast<double>(items) / static_cast<double>(ceil_div(items, slots) * slots);
+  };
+  const int64_t most = std::max<int64_t>(1, ceil_div(shape.max_context, kMinSplitKeys));
+  for (int64_t splits = 2; splits <= most && whole * splits <= kMaxRounds * slots; ++splits) {
+    if (use(plan.splits) >= kGoodUse) break;
+    if (use(splits) > use(plan.splits)) plan.splits = splits;
   }
+  plan.items = whole * plan.splits;
   if (plan.splits > 1) {
-    const int64_t partials = blocks * kDecodeColumns * plan.splits;
-    plan.scratch_bytes = static_cast<size_t>(partials * (shape.head_dim + 2)) * sizeof(float);
+    const int64_t floats = plan.items * kDecodeColumns * (shape.head_dim + 4);
+    plan.scratch_bytes = static_cast<size_t>(floats) * sizeof(float);
   }
   return plan;
 }

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/kv_view.h"
+
 /// What the host chooses for the attention kernels, from upper bounds of the shapes alone. Plain integers, so
 /// that it is tested without a GPU.
 namespace atom::cuda {
@@ -36,19 +38,25 @@ ExactPlan plan_exact(const AttentionShape& shape, int sm_count);
 /// weighted values.
 constexpr int64_t kExactPartialHeader = 20;
 
-/// The decode kernel: 8 columns (row and head of one KV head) a block; the keys of a sequence in `splits`
-/// parts, which a second kernel merges where there are several.
+/// The decode kernel. An item is 8 columns (row and head) of one KV head of one sequence and one of `splits`
+/// parts of its keys; a block has one, and a second kernel merges the parts where there are several.
 struct DecodePlan {
   int64_t column_tiles = 1;
   int64_t splits = 1;
+  int64_t items = 0;
   size_t scratch_bytes = 0;
 };
 
 constexpr int kDecodeColumns = 8;
 
+/// Blocks of the decode kernel that an SM holds at once.
+constexpr int decode_blocks_per_sm(KvFormat format) {
+  return format == KvFormat::int4 ? 4 : 2;
+}
+
 /// Sequences of up to this many rows go to the decode kernel, longer ones to the prefill kernel.
 int64_t max_decode_rows(const AttentionShape& shape);
 
-DecodePlan plan_decode(const AttentionShape& shape, int sm_count);
+DecodePlan plan_decode(const AttentionShape& shape, KvFormat format, int sm_count);
 
 }  // namespace atom::cuda

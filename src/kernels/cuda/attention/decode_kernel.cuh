@@ -38,9 +38,13 @@ struct DecodeParams {
   int group;
   int max_rows;
   int column_tiles;
+  /// KV heads * column_tiles.
+  int tiles;
   int splits;
+  /// sequences * tiles * splits.
+  int n_items;
   float scale;
-  /// [sequences, KV heads * column_tiles, splits, 8 columns, 2 + head_dim]: maximum, sum, weighted values.
+  /// [n_items, 8 columns, 4 + head_dim]: maximum, sum, then, from the fourth on, weighted values.
   float* partials;
 };
 
@@ -80,8 +84,8 @@ struct Shape {
 };
 
 /// Keys in each part of a context.
-__device__ inline int64_t split_keys(int64_t context, int splits) {
-  const int64_t unit = static_cast<int64_t>(splits) * kSplitUnit;
+__device__ inline int split_keys(int context, int splits) {
+  const int unit = splits * kSplitUnit;
   return (context + unit - 1) / unit * kSplitUnit;
 }
 
@@ -115,13 +119,51 @@ __device__ constexpr float output_factor(int row_half) {
   return kFormat == KvFormat::int4 && row_half == 1 ? 0x1p20f : 0x1p24f;
 }
 
+/// A column tile of one KV head of one sequence, and a part of its keys.
+struct Item {
+  int64_t first_row;
+  const int32_t* blocks;
+  int n_rows;
+  int context;
+  int kv_head;
+  int first_column;
+  int begin;
+  int end;
+  /// Stages of this warp.
+  int n_stages;
+};
+
+/// Work of index `index`; empty (end <= begin) where the sequence is for another kernel, or too short.
+template <int kKeys>
+__device__ inline Item item_at(const DecodeParams& p, int index, int warp) {
+  const int split = index % p.splits;
+  const int tile = index / p.splits % p.tiles;
+  const SequenceSpan& sequence = p.sequences[index / p.splits / p.tiles];
+  Item item;
+  item.first_row = sequence.first_row;
+  item.blocks = sequence.blocks;
+  item.n_rows = static_cast<int>(sequence.n_rows);
+  item.context = static_cast<int>(sequence.context);
+  item.kv_head = tile / p.column_tiles;
+  item.first_column = tile % p.column_tiles * kDecodeColumns;
+  const int per_split = split_keys(item.context, p.splits);
+  item.begin = split * per_split;
+  item.end = min(item.begin + per_split, item.context);
+  if (item.n_rows > p.max_rows || item.first_column >= item.n_rows * p.group) item.end = item.begin;
+  const int n_all = (item.end - item.begin + kKeys - 1) / kKeys;
+  item.n_stages = max(0, (n_all - warp + kWarps - 1) / kWarps);
+  return item;
+}
+
 template <KvFormat kFormat, int kDim>
 __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm))
     attend(const DecodeParams p) {
   using S = Shape<kFormat, kDim>;
   constexpr int kSteps = kDim / 16;
   constexpr int kKeyTiles = S::kKeys / 16;
+  constexpr int kGroups = S::kKeys / 8;
   extern __shared__ __align__(128) unsigned char shared[];
+  __shared__ int free_slots[kWarps];
   wait_for_dependencies();
   launch_dependents();
 
@@ -129,70 +171,72 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int g = lane / 4;
   const int t = lane % 4;
-  const SequenceSpan sequence = p.sequences[blockIdx.z];
-  const int kv_head = static_cast<int>(blockIdx.y) / p.column_tiles;
-  const int first_column = static_cast<int>(blockIdx.y) % p.column_tiles * kDecodeColumns;
-  if (sequence.n_rows > p.max_rows || first_column >= sequence.n_rows * p.group) return;
-  const int n_columns =
-      static_cast<int>(min(sequence.n_rows * p.group - first_column, int64_t{kDecodeColumns}));
-  const int64_t per_split = split_keys(sequence.context, p.splits);
-  const int64_t begin = static_cast<int64_t>(blockIdx.x) * per_split;
-  const int64_t end = min(begin + per_split, sequence.context);
-  if (begin >= end) return;
+  const Item item = item_at<S::kKeys>(p, static_cast<int>(blockIdx.x), warp);
+  if (item.end <= item.begin) return;
+  const int n_columns = min(item.n_rows * p.group - item.first_column, kDecodeColumns);
+  unsigned char* const own_ring = shared + warp * S::kStages * S::kStageBytes;
+  const uint32_t ring = shared_address(own_ring);
 
-  // Stage i of this warp: keys from begin + (i * kWarps + warp) * kKeys on.
-  const int n_all = static_cast<int>((end - begin + S::kKeys - 1) / S::kKeys);
-  const int n_stages = (n_all - warp + kWarps - 1) / kWarps;
-  const auto first_key_of = [&](int i) {
-    return begin + (static_cast<int64_t>(i) * kWarps + warp) * S::kKeys;
+  // Lane l of `groups` has the place of 8 keys in the cache: group l % kGroups of stage l / kGroups of the
+  // current kPageStages.
+  const auto load_groups = [&](int stage) {
+    const int key = item.begin + ((stage + lane / kGroups) * kWarps + warp) * S::kKeys + lane % kGroups * 8;
+    if (key >= item.end) return 0u;
+    const auto page = static_cast<uint32_t>(item.blocks[key >> p.block_shift]);
+    const uint32_t in_page = (key & ((1 << p.block_shift) - 1)) / 8;
+    return ((page * static_cast<uint32_t>(p.cache.n_kv_heads) + item.kv_head) << (p.block_shift - 3)) +
+           in_page;
   };
-  const uint32_t ring = shared_address(shared) + warp * S::kStages * S::kStageBytes;
-
-  // Lane l holds the block of 8 keys: stage l / (kKeys / 8) of the current kPageStages, group l % (kKeys /
-  // 8).
-  const auto load_pages = [&](int first_stage) {
-    const int64_t key = first_key_of(first_stage + lane / (S::kKeys / 8)) + lane % (S::kKeys / 8) * 8;
-    return key < end ? sequence.blocks[key >> p.block_shift] : 0;
-  };
-  int pages = load_pages(0);
-  int next_pages = load_pages(S::kPageStages);
-  const int block_mask = (1 << p.block_shift) - 1;
-  const auto issue = [&](int i) {
-    if (i < n_stages) {
-      if (i > 0 && i % S::kPageStages == 0) {
-        pages = next_pages;
-        next_pages = load_pages(i + S::kPageStages);
+  uint32_t groups = load_groups(0);
+  uint32_t next_groups = load_groups(S::kPageStages);
+  // What this lane copies: chunk lane % kChunks of every kRowsPerCopy-th row.
+  constexpr int kRowsPerCopy = 32 / S::kChunks;
+  const int copy_row = lane / S::kChunks;
+  const std::byte* const from_keys = p.cache.keys + copy_row % 8 * S::kRowBytes + lane % S::kChunks * 16;
+  const std::byte* const from_values = p.cache.values + copy_row % 8 * S::kRowBytes + lane % S::kChunks * 16;
+  const auto* const from_key_params = reinterpret_cast<const std::byte*>(p.cache.key_params) + lane % 8 * 4;
+  const auto* const from_value_params =
+      reinterpret_cast<const std::byte*>(p.cache.value_params) + lane % 8 * 4;
+  int ahead = 0;
+  int ahead_key = item.begin + warp * S::kKeys;
+  int slot_ahead = 0;
+  const auto issue = [&]() {
+    if (ahead < item.n_stages) {
+      const int first_group = ahead % S::kPageStages * kGroups;
+      if (ahead > 0 && first_group == 0) {
+        groups = next_groups;
+        next_groups = load_groups(ahead + S::kPageStages);
       }
-      const int64_t first_key = first_key_of(i);
-      const int page_base = i % S::kPageStages * (S::kKeys / 8);
-      const uint32_t stage = ring + i % S::kStages * S::kStageBytes;
-      const auto row_of = [&](int r) {
-        const int64_t page = __shfl_sync(0xFFFFFFFFu, pages, page_base + r / 8);
-        const int in_block = static_cast<int>(first_key + r) & block_mask;
-        return ((page * p.cache.n_kv_heads + kv_head) << p.block_shift) + in_block;
-      };
+      const uint32_t stage = ring + slot_ahead * S::kStageBytes;
+      const int n_valid = item.end - ahead_key;
 #pragma unroll
-      for (int k = 0; k < S::kKeys * S::kChunks / 32; ++k) {
-        const int r = (k * 32 + lane) / S::kChunks;
-        const int chunk = (k * 32 + lane) % S::kChunks;
-        const bool valid = first_key + r < end;
-        const int64_t from = row_of(r) * S::kRowBytes + chunk * 16;
-        const uint32_t to = stage + S::offset(r, chunk);
-        copy_16(to, p.cache.keys + from, valid);
-        copy_16(to + S::kMatrixBytes, p.cache.values + from, valid);
+      for (int k = 0; k < S::kKeys / kRowsPerCopy; ++k) {
+        // Rows k * kRowsPerCopy + copy_row; their swizzle repeats every 8 rows.
+        const int group = k * kRowsPerCopy / 8 + (kRowsPerCopy > 8 ? copy_row / 8 : 0);
+        const uint32_t place = __shfl_sync(0xFFFFFFFFu, groups, first_group + group);
+        const int row = k * kRowsPerCopy + copy_row;
+        const uint64_t at = static_cast<uint64_t>(place) * (8 * S::kRowBytes) +
+                            (kRowsPerCopy < 8 ? k * kRowsPerCopy % 8 * S::kRowBytes : 0);
+        const uint32_t to = stage + S::offset(row, lane % S::kChunks);
+        copy_16(to, from_keys + at, row < n_valid);
+        copy_16(to + S::kMatrixBytes, from_values + at, row < n_valid);
       }
       if constexpr (S::kQuantized) {
-        const int64_t row = row_of(lane);
-        const bool valid = first_key + lane < end;
+        const uint64_t at =
+            static_cast<uint64_t>(__shfl_sync(0xFFFFFFFFu, groups, first_group + lane / 8)) * 32;
         const uint32_t to = stage + 2 * S::kMatrixBytes + lane * 4;
-        copy_4(to, p.cache.key_params + row * 2, valid);
-        copy_4(to + S::kKeys * 4, p.cache.value_params + row * 2, valid);
+        copy_4(to, from_key_params + at, lane < n_valid);
+        copy_4(to + S::kKeys * 4, from_value_params + at, lane < n_valid);
       }
+      ++ahead;
+      ahead_key += kWarps * S::kKeys;
     }
+    slot_ahead = slot_ahead + 1 == S::kStages ? 0 : slot_ahead + 1;
     commit_copies();
   };
 #pragma unroll
-  for (int i = 0; i < S::kStages - 1; ++i) issue(i);
+  for (int i = 0; i < S::kStages - 1; ++i) issue();
+  int slot = 0;
 
   // Queries: column g of this lane, in the order of the widened keys.
   uint32_t queries[kSteps][2];
@@ -200,9 +244,9 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
   float sum_q[2];
   {
     const bool valid = g < n_columns;
-    const int64_t column = first_column + g;
-    const int64_t at = (sequence.first_row + (valid ? column / p.group : 0)) * p.q_stride +
-                       (static_cast<int64_t>(kv_head) * p.group + (valid ? column % p.group : 0)) * kDim;
+    const int column = item.first_column + g;
+    const int64_t at = (item.first_row + (valid ? column / p.group : 0)) * p.q_stride +
+                       (item.kv_head * p.group + (valid ? column % p.group : 0)) * kDim;
     float sum = 0.0f;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
@@ -223,14 +267,13 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
   }
 
   // Of columns 2t and 2t + 1: keys they see, maximum, and this lane's part of the sums.
-  int64_t limits[2];
-  int64_t full_limit = end;
+  int limits[2];
 #pragma unroll
   for (int x = 0; x < 2; ++x) {
-    const int64_t row = (first_column + min(2 * t + x, n_columns - 1)) / p.group;
-    limits[x] = min(end, sequence.context - sequence.n_rows + row + 1);
+    const int row = (item.first_column + min(2 * t + x, n_columns - 1)) / p.group;
+    limits[x] = min(item.end, item.context - item.n_rows + row + 1);
   }
-  full_limit = min(end, sequence.context - sequence.n_rows + first_column / p.group + 1);
+  const int full_limit = min(item.end, item.context - item.n_rows + item.first_column / p.group + 1);
   float maximum[2] = {kNoMaximum, kNoMaximum};
   float sums[2] = {0.0f, 0.0f};
   float offsets[2] = {0.0f, 0.0f};
@@ -239,12 +282,12 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
   // Row and chunk that this lane addresses for ldmatrix.
   const int matrix_row = lane % 16;
   const int matrix_chunk = lane / 16;
-  for (int i = 0; i < n_stages; ++i) {
+  for (int i = 0; i < item.n_stages; ++i) {
     wait_for_copies<S::kStages - 2>();
     __syncwarp();
-    issue(i + S::kStages - 1);
-    const uint32_t stage = ring + i % S::kStages * S::kStageBytes;
-    const int64_t first_key = first_key_of(i);
+    issue();
+    const uint32_t stage = ring + slot * S::kStageBytes;
+    const int first_key = item.begin + (i * kWarps + warp) * S::kKeys;
 
     float scores[kKeyTiles][4] = {};
 #pragma unroll
@@ -283,8 +326,7 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
     float value_scales[kKeyTiles][2];
     float value_minima[kKeyTiles][2];
     float largest[2] = {kNoMaximum, kNoMaximum};
-    const unsigned char* params =
-        shared + (warp * S::kStages + i % S::kStages) * S::kStageBytes + 2 * S::kMatrixBytes;
+    const unsigned char* params = own_ring + slot * S::kStageBytes + 2 * S::kMatrixBytes;
     const bool masked = first_key + S::kKeys > full_limit;
 #pragma unroll
     for (int tile = 0; tile < kKeyTiles; ++tile) {
@@ -384,10 +426,11 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
         }
       }
     }
+    slot = slot + 1 == S::kStages ? 0 : slot + 1;
   }
 
-  // Merge the warps in shared memory: [warp][8 columns][kDim + 4] weighted values, then [warp][8][2] maximum
-  // and sum. Rings are done with.
+  // Merge the warps. Each has the slot of its ring that it will fill next: [8 columns][kDim] weighted
+  // values, rotated by 8 a column against bank conflicts, then [8][2] maximum and sum.
 #pragma unroll
   for (int x = 0; x < 2; ++x) {
 #pragma unroll
@@ -396,86 +439,108 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
       offsets[x] += __shfl_xor_sync(0xFFFFFFFFu, offsets[x], offset);
     }
   }
-  constexpr int kStride = kDim + 4;
-  static_assert(kWarps * kDecodeColumns * (kStride + 2) * 4 <= S::kSharedBytes);
-  wait_for_copies<0>();
-  __syncthreads();
-  auto* merged = reinterpret_cast<float*>(shared);
-  float* headers = merged + kWarps * kDecodeColumns * kStride;
+  static_assert(kDecodeColumns * (kDim + 2) * 4 <= S::kStageBytes);
+  const int free_slot = slot_ahead;
+  auto* own = reinterpret_cast<float*>(own_ring + free_slot * S::kStageBytes);
+  __syncwarp();
 #pragma unroll
   for (int x = 0; x < 2; ++x) {
-    const int column = warp * kDecodeColumns + 2 * t + x;
+    const int column = 2 * t + x;
+    if (column >= n_columns) continue;
 #pragma unroll
     for (int tile = 0; tile < kSteps; ++tile) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        merged[column * kStride + output_channel<kFormat>(tile, half, g)] =
+        const int channel = output_channel<kFormat>(tile, half, g);
+        own[column * kDim + (channel + 8 * column) % kDim] =
             fmaf(output[tile][2 * half + x], output_factor<kFormat>(half), offsets[x]);
       }
     }
     if (g == 0) {
-      headers[column * 2] = maximum[x];
-      headers[column * 2 + 1] = sums[x];
+      own[kDecodeColumns * kDim + column * 2] = maximum[x];
+      own[kDecodeColumns * kDim + column * 2 + 1] = sums[x];
     }
   }
+  if (lane == 0) free_slots[warp] = free_slot;
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < n_columns * kDim; i += kThreads) {
     const int column = i / kDim;
     const int channel = i % kDim;
+    const float* parts[kWarps];
     float top = kNoMaximum;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, headers[(w * kDecodeColumns + column) * 2]);
+    for (int w = 0; w < kWarps; ++w) {
+      parts[w] = reinterpret_cast<const float*>(shared + (w * S::kStages + free_slots[w]) * S::kStageBytes);
+      top = fmaxf(top, parts[w][kDecodeColumns * kDim + column * 2]);
+    }
     float sum = 0.0f;
     float weighted = 0.0f;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      const int at = w * kDecodeColumns + column;
-      const float factor = exp2_fast(headers[at * 2] - top);
-      sum = fmaf(headers[at * 2 + 1], factor, sum);
-      weighted = fmaf(merged[at * kStride + channel], factor, weighted);
+      const float factor = exp2_fast(parts[w][kDecodeColumns * kDim + column * 2] - top);
+      sum = fmaf(parts[w][kDecodeColumns * kDim + column * 2 + 1], factor, sum);
+      weighted = fmaf(parts[w][column * kDim + (channel + 8 * column) % kDim], factor, weighted);
     }
     if (p.splits == 1) {
-      const int64_t row = sequence.first_row + (first_column + column) / p.group;
-      const int64_t head = static_cast<int64_t>(kv_head) * p.group + (first_column + column) % p.group;
+      const int64_t row = item.first_row + (item.first_column + column) / p.group;
+      const int64_t head = item.kv_head * p.group + (item.first_column + column) % p.group;
       store_float(p.out, p.out_dtype, row * p.out_stride + head * kDim + channel, weighted / sum);
     } else {
-      const int64_t tile = static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y;
-      float* partial = p.partials + ((tile * p.splits + blockIdx.x) * kDecodeColumns + column) * (kDim + 2);
+      float* partial = p.partials + (static_cast<int64_t>(blockIdx.x) * kDecodeColumns + column) * (kDim + 4);
       if (channel == 0) {
         partial[0] = top;
         partial[1] = sum;
       }
-      partial[2 + channel] = weighted;
+      partial[4 + channel] = weighted;
     }
   }
 }
 
-/// Merges the parts of a column. Grid [8 columns, KV heads * column tiles, sequences], a thread a channel.
+/// Merges the parts of a column. Grid [8 columns, KV heads * column tiles, sequences]; kMergeGroups threads a
+/// channel.
+constexpr int kMergeGroups = 4;
 template <int kDim>
-__global__ void __launch_bounds__(kDim) merge_splits(const DecodeParams p) {
+__global__ void __launch_bounds__(kDim* kMergeGroups) merge_splits(const DecodeParams p) {
+  __shared__ float sums[kMergeGroups];
+  __shared__ float weighted_sums[kMergeGroups][kDim];
   wait_for_dependencies();
   launch_dependents();
   const SequenceSpan sequence = p.sequences[blockIdx.z];
   const int kv_head = static_cast<int>(blockIdx.y) / p.column_tiles;
-  const int64_t column = static_cast<int64_t>(blockIdx.y) % p.column_tiles * kDecodeColumns + blockIdx.x;
+  const int column =
+      static_cast<int>(blockIdx.y) % p.column_tiles * kDecodeColumns + static_cast<int>(blockIdx.x);
   if (sequence.n_rows > p.max_rows || column >= sequence.n_rows * p.group) return;
-  const int64_t per_split = split_keys(sequence.context, p.splits);
-  const int n = static_cast<int>((sequence.context + per_split - 1) / per_split);
-  const int64_t tile = static_cast<int64_t>(blockIdx.z) * gridDim.y + blockIdx.y;
-  const float* partials = p.partials + (tile * p.splits * kDecodeColumns + blockIdx.x) * (kDim + 2);
-  constexpr int64_t kStride = kDecodeColumns * (kDim + 2);
-  const int channel = static_cast<int>(threadIdx.x);
+  const int context = static_cast<int>(sequence.context);
+  const int per_split = split_keys(context, p.splits);
+  const int n = (context + per_split - 1) / per_split;
+  const int64_t tile = static_cast<int64_t>(blockIdx.z) * p.tiles + blockIdx.y;
+  const float* partials = p.partials + (tile * p.splits * kDecodeColumns + blockIdx.x) * (kDim + 4);
+  constexpr int64_t kStride = kDecodeColumns * (kDim + 4);
+  const int channel = static_cast<int>(threadIdx.x) % kDim;
+  const int group = static_cast<int>(threadIdx.x) / kDim;
   float top = kNoMaximum;
-  for (int s = 0; s < n; ++s) top = fmaxf(top, partials[s * kStride]);
+  for (int s = static_cast<int>(threadIdx.x) % 32; s < n; s += 32) top = fmaxf(top, partials[s * kStride]);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, offset));
   float sum = 0.0f;
   float weighted = 0.0f;
-  for (int s = 0; s < n; ++s) {
+#pragma unroll 8
+  for (int s = group; s < n; s += kMergeGroups) {
     const float factor = exp2_fast(partials[s * kStride] - top);
     sum = fmaf(partials[s * kStride + 1], factor, sum);
-    weighted = fmaf(partials[s * kStride + 2 + channel], factor, weighted);
+    weighted = fmaf(partials[s * kStride + 4 + channel], factor, weighted);
+  }
+  if (channel == 0) sums[group] = sum;
+  weighted_sums[group][channel] = weighted;
+  __syncthreads();
+  if (group != 0) return;
+#pragma unroll
+  for (int other = 1; other < kMergeGroups; ++other) {
+    sum += sums[other];
+    weighted += weighted_sums[other][channel];
   }
   const int64_t row = sequence.first_row + column / p.group;
-  const int64_t head = static_cast<int64_t>(kv_head) * p.group + column % p.group;
+  const int64_t head = kv_head * p.group + column % p.group;
   store_float(p.out, p.out_dtype, row * p.out_stride + head * kDim + channel, weighted / sum);
 }
 

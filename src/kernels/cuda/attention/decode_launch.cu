@@ -11,13 +11,14 @@ namespace {
 template <KvFormat kFormat, int kDim>
 void launch_parts(const AttentionContext& context, const AttentionArgs& args, const DecodePlan& plan,
                   const DecodeParams& params) {
-  const auto heads = static_cast<unsigned>(args.cache.n_kv_heads * plan.column_tiles);
-  const auto sequences = static_cast<unsigned>(args.n_sequences);
-  launch(decode::attend<kFormat, kDim>, dim3(static_cast<unsigned>(plan.splits), heads, sequences),
-         dim3(decode::kThreads), decode::Shape<kFormat, kDim>::kSharedBytes, context.stream, {}, params);
+  static_assert(decode::Shape<kFormat, kDim>::kBlocksPerSm == decode_blocks_per_sm(kFormat));
+  launch(decode::attend<kFormat, kDim>, dim3(static_cast<unsigned>(plan.items)), dim3(decode::kThreads),
+         decode::Shape<kFormat, kDim>::kRingBytes, context.stream, {}, params);
   if (plan.splits > 1) {
-    launch(decode::merge_splits<kDim>, dim3(kDecodeColumns, heads, sequences), dim3(kDim), 0, context.stream,
-           {}, params);
+    const dim3 grid(kDecodeColumns, static_cast<unsigned>(params.tiles),
+                    static_cast<unsigned>(args.n_sequences));
+    launch(decode::merge_splits<kDim>, grid, dim3(kDim * decode::kMergeGroups), 0, context.stream, {},
+           params);
   }
 }
 
@@ -35,7 +36,7 @@ void launch_dim(const AttentionContext& context, const AttentionArgs& args, cons
 
 void launch_decode(const AttentionContext& context, const AttentionArgs& args) {
   const AttentionShape shape = shape_of(args);
-  const DecodePlan plan = plan_decode(shape, context.sm_count);
+  const DecodePlan plan = plan_decode(shape, args.cache.format, context.sm_count);
   DecodeParams params;
   params.q = args.q;
   params.q_dtype = args.q_dtype;
@@ -49,6 +50,8 @@ void launch_decode(const AttentionContext& context, const AttentionArgs& args) {
   params.group = static_cast<int>(shape.group());
   params.max_rows = static_cast<int>(max_decode_rows(shape));
   params.column_tiles = static_cast<int>(plan.column_tiles);
+  params.tiles = static_cast<int>(args.cache.n_kv_heads * plan.column_tiles);
+  params.n_items = static_cast<int>(plan.items);
   params.splits = static_cast<int>(plan.splits);
   params.scale = args.scale;
   params.partials = static_cast<float*>(context.scratch);

@@ -18,7 +18,7 @@ void launch_rows(const RowQuantize& a, int warps, cudaStream_t stream) {
   const auto kernel = row_quantize_kernel<In, norm, units>;
   int resident = 1;
   if (a.blocks.tokens > sms) {
-    if (shared > 48 * 1024) {
+    if (shared > 32 * 1024) {
       check(
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
           "row_quantize");

@@ -1,9 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-
-#include <cstdint>
 #include <type_traits>
 
 /// Outputs of the GEMM kernels in float, f16 and bf16.

@@ -9,6 +9,8 @@
 
 namespace atom::cuda {
 
+struct GemmConfig;
+
 /// Y[tokens, n] = X[tokens, k] · W[n, k]^T of quantized operands, in the layouts of kernels/cuda/layout.h:
 /// groups of 128 normal channels (W INT4, X INT4 or INT8 in int8 bytes) and n_outlier INT8 channels. Numerics
 /// (docs/numerics.md):
@@ -45,9 +47,9 @@ struct GemmContext {
 /// writing. Throws atom::Error for arguments outside the ranges above.
 void gemm_w4a4_sm90(const GemmContext& context, const GemmW4A4& gemm);
 
-/// The form for few tokens (1 to 256, any number works): weights are streamed through shared memory once for
-/// every 8 to 128 tokens (small_kernel.cuh).
-void gemm_w4a4_small(const GemmContext& context, const GemmW4A4& gemm);
+/// The forms for few tokens (1 to 256, but any number works): W is streamed once for every 8 to 128 tokens
+/// (stream_kernel.cuh, small_kernel.cuh). `config` is gemm_config()'s, or another to compare with.
+void gemm_w4a4_small(const GemmContext& context, const GemmW4A4& gemm, const GemmConfig& config);
 
 /// The form for many tokens: persistent tiles (large_kernel.cuh).
 void gemm_w4a4_large(const GemmContext& context, const GemmW4A4& gemm);

@@ -1,16 +1,16 @@
 #pragma once
 
-#include <cuda_fp16.h>
-
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <cuda_fp16.h>
 #include <random>
 #include <vector>
 
 #include "kernels/cuda/layout.h"
 
-/// Random operands of a W4A4 / W4A8 GEMM on the host, packed for the device, and the product by the contract's order.
+/// Random operands of a W4A4 / W4A8 GEMM on the host, packed for the device, and the product by the
+/// contract's order.
 namespace atom::cuda::testing {
 
 struct HostGemm {
@@ -41,7 +41,9 @@ struct HostGemm {
               four_bits && c < groups * kUnitChannels ? int(random() % 16) - 8 : int(random() % 255) - 127);
     };
     fill(plain_w, n, true), fill(plain_x, tokens, activation_bits == 4);
-    const auto scale = [&] { return __half2float(__float2half(0.001f + 1e-5f * static_cast<float>(random() % 4096))); };
+    const auto scale = [&] {
+      return __half2float(__float2half(0.001f + 1e-5f * static_cast<float>(random() % 4096)));
+    };
     sw.resize(n * (groups + 1));
     for (float& s : sw) s = scale();
     sx.assign(blocks.scale_count(), NAN);

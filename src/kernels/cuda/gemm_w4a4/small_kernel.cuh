@@ -10,12 +10,13 @@
 
 /// W4A4 / W4A8 GEMM for 17 to 256 tokens: Y[tokens, n] = X · W^T, by wgmma as Y^T = W · X^T.
 ///
-/// A CTA has a tile of 128 rows by kTokens tokens and a range of units of K. One warp keeps a ring of kStages units in
-/// flight (W, its scales, X and its scales; bulk copies that complete on mbarriers). Two warpgroups of 64 rows each
-/// take W from the ring to registers, unpack it to 8-bit fragments (a nibble as 16 q, the 1/16 folded into the scale),
-/// multiply by wgmma with X from shared memory, and add the scaled sums of a unit to FP32 accumulators.
-/// Where tiles alone would not fill the chip, the CTAs of a cluster split K evenly and add their sums through
-/// distributed shared memory in ascending order. One CTA a tile: the contract's order exactly.
+/// A CTA has a tile of 128 rows by kTokens tokens and a range of units of K. One warp keeps a ring of kStages
+/// units in flight (W, its scales, X and its scales; bulk copies that complete on mbarriers). Two warpgroups
+/// of 64 rows each take W from the ring to registers, unpack it to 8-bit fragments (a nibble as 16 q, the
+/// 1/16 folded into the scale), multiply by wgmma with X from shared memory, and add the scaled sums of a
+/// unit to FP32 accumulators. Where tiles alone would not fill the chip, the CTAs of a cluster split K evenly
+/// and add their sums through distributed shared memory in ascending order. One CTA a tile: the contract's
+/// order exactly.
 namespace atom::cuda {
 
 struct SmallArguments {
@@ -36,14 +37,14 @@ struct SmallShape {
   static constexpr int kScales = kX + kUnitBytes;  // of X
   static constexpr int kStage = (kScales + kTokens * 4 + 1023) / 1024 * 1024;
   static constexpr int kPitch = kTileRows + 4;
-  static constexpr int kShared = std::max(kStage * kStages, kTokens * kPitch * 4);
+  static constexpr int kShared = std::max(kStage * kStages, kTokens* kPitch * 4);
 };
 
 template <typename Y, int kTokens, int kStages, int kResident>
 __global__ void __launch_bounds__(SmallShape<kTokens, kStages>::kThreads, kResident)
     gemm_w4a4_small_kernel(const __grid_constant__ SmallArguments p, int splits) {
   using Shape = SmallShape<kTokens, kStages>;
-  constexpr int kHalf = std::min(kTokens, 64);  // tokens of one wgmma
+  constexpr int kHalf = kTokens < 64 ? kTokens : 64;  // tokens of one wgmma
   constexpr int kHalves = kTokens / kHalf;
   extern __shared__ __align__(1024) uint8_t shared[];
   __shared__ uint64_t full[kStages], empty[kStages];
@@ -73,8 +74,8 @@ __global__ void __launch_bounds__(SmallShape<kTokens, kStages>::kThreads, kResid
         const int slot = i % kStages, unit = begin + i;
         const int block = unit < p.groups ? unit : p.groups + (unit - p.groups) / 2;
         uint8_t* stage = shared + slot * Shape::kStage;
-        ptx::bulk_load(stage, p.x + (static_cast<int64_t>(block) * p.token_stride + m0) * kUnitChannels, Shape::kX,
-                       &full[slot], keep);
+        ptx::bulk_load(stage, p.x + (static_cast<int64_t>(block) * p.token_stride + m0) * kUnitChannels,
+                       Shape::kX, &full[slot], keep);
         ptx::bulk_load(stage + Shape::kScales,
                        p.sx + static_cast<int64_t>(min(unit, p.groups)) * p.token_stride + m0, kTokens * 4,
                        &full[slot], keep);
@@ -168,7 +169,8 @@ __global__ void __launch_bounds__(SmallShape<kTokens, kStages>::kThreads, kResid
       for (int k = 0; k < kHalf / 8; ++k)
 #pragma unroll
         for (int c = 0; c < 4; ++c)
-          sums[(h * 64 + k * 8 + 2 * t + c % 2) * Shape::kPitch + first_row + g + c / 2 * 8] = acc[h][4 * k + c];
+          sums[(h * 64 + k * 8 + 2 * t + c % 2) * Shape::kPitch + first_row + g + c / 2 * 8] =
+              acc[h][4 * k + c];
   }
   if (splits > 1) {
     ptx::cluster_arrive();
@@ -176,7 +178,8 @@ __global__ void __launch_bounds__(SmallShape<kTokens, kStages>::kThreads, kResid
   } else {
     __syncthreads();
   }
-  // Every rank adds up its share of the tile, ranks in ascending order; a thread has pairs of rows of one token.
+  // Every rank adds up its share of the tile, ranks in ascending order; a thread has pairs of rows of one
+  // token.
   constexpr int kPairs = kTokens * kTileRows / 2;
   const int from = kPairs * rank / splits, to = kPairs * (rank + 1) / splits;
   const uint32_t base = ptx::shared_address(sums);

@@ -2,8 +2,9 @@
 
 #include <cstdint>
 
-/// `wgmma` for the small-M GEMM: s8 x s8 to s32, 64 rows by kTokens tokens by 32 channels, A (weights) from registers,
-/// B (activations) from shared memory (PTX ISA 8, "Asynchronous Warpgroup Level Matrix Instructions").
+/// `wgmma` for the small-M GEMM: s8 x s8 to s32, 64 rows by kTokens tokens by 32 channels, A (weights) from
+/// registers, B (activations) from shared memory (PTX ISA 8, "Asynchronous Warpgroup Level Matrix
+/// Instructions").
 namespace atom::cuda::wgmma {
 
 __device__ __forceinline__ void fence() {
@@ -16,8 +17,8 @@ __device__ __forceinline__ void wait() {
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 }
 
-/// Descriptor of a B operand: rows of 128 bytes in the 128-byte swizzle, 8 rows an atom, atoms 1024 bytes apart. The
-/// next 32 channels are 2 further, the next 64 tokens 512.
+/// Descriptor of a B operand: rows of 128 bytes in the 128-byte swizzle, 8 rows an atom, atoms 1024 bytes
+/// apart. The next 32 channels are 2 further, the next 64 tokens 512.
 __device__ __forceinline__ uint64_t descriptor(uint32_t shared_address) {
   return ((shared_address & 0x3FFFF) >> 4) | (uint64_t{1} << 16) | (uint64_t{64} << 32) | (uint64_t{1} << 62);
 }
@@ -45,8 +46,9 @@ __device__ __forceinline__ void multiply(int (&d)[32], const uint32_t (&a)[4], u
       "{%32, %33, %34, %35}, %36, add;\n}"
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),
         "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]),
-        "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]), "+r"(d[23]),
-        "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]), "+r"(d[30]), "+r"(d[31])
+        "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]),
+        "+r"(d[23]), "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]),
+        "+r"(d[30]), "+r"(d[31])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 

@@ -8,14 +8,15 @@
 
 /// W4A4 / W4A8 GEMM for 1 to 16 tokens: Y[tokens, n] = X · W^T, limited by reading W once.
 ///
-/// A CTA owns a range of 16-row blocks of W for all of K and handles them in passes of up to kRows blocks. Each of its
-/// warps is a stream of its own: it copies its share of (pass, unit) pieces, and X of those units, into its own ring in
-/// shared memory (cp.async), unpacks them to 8-bit fragments in registers (a nibble as 16 q, the 1/16 folded into the
-/// scale) and multiplies by `mma.sync` m16n8k32, W being the A operand. No warp waits for another but at the end of a
-/// pass. Fast: the units of a pass go round the warps, whose sums are added in ascending order of the warp.
-/// Exact: a warp has one row block at a time and all its units, in the contract's order.
-/// Weights do not depend on the kernel before: the rings are filled, and what follows is requested into L2, before the
-/// dependency wait, so that the memory does not idle while one kernel ends and the next begins.
+/// A CTA owns a range of 16-row blocks of W for all of K and handles them in passes of up to kRows blocks.
+/// Each of its warps is a stream of its own: it copies its share of (pass, unit) pieces, and X of those
+/// units, into its own ring in shared memory (cp.async), unpacks them to 8-bit fragments in registers (a
+/// nibble as 16 q, the 1/16 folded into the scale) and multiplies by `mma.sync` m16n8k32, W being the A
+/// operand. No warp waits for another but at the end of a pass. Fast: the units of a pass go round the warps,
+/// whose sums are added in ascending order of the warp. Exact: a warp has one row block at a time and all its
+/// units, in the contract's order. Weights do not depend on the kernel before: the rings are filled, and what
+/// follows is requested into L2, before the dependency wait, so that the memory does not idle while one
+/// kernel ends and the next begins.
 namespace atom::cuda {
 
 struct StreamArguments {
@@ -35,7 +36,7 @@ inline constexpr int kRowBlockValues = kRowBlock * 64;
 /// Shared memory of one CTA.
 template <int kTokens, int kWarps, int kRows, int kSlots, bool kExact>
 struct StreamShape {
-  static constexpr int kScales = kRows * kRowBlockValues;    // offset of the weight scales in a slot
+  static constexpr int kScales = kRows * kRowBlockValues;     // offset of the weight scales in a slot
   static constexpr int kX = kScales + kRows * kRowBlock * 2;  // of X
   static constexpr int kXScales = kX + kTokens * kUnitChannels;
   static constexpr int kSlotBytes = kXScales + kTokens * 4;
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     gemm_w4a4_stream_kernel(const __grid_constant__ StreamArguments p) {
   using Shape = StreamShape<kTokens, kWarps, kRows, kSlots, kExact>;
   constexpr int kTiles = kTokens / 8;  // of 8 tokens, the N of the mma
-  extern __shared__ __align__(128) uint8_t shared[];
+  extern __shared__ __align__(1024) uint8_t shared[];
   __shared__ uint64_t written[2];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int m0 = blockIdx.y * kTokens;
@@ -85,7 +86,9 @@ __global__ void __launch_bounds__(kWarps * 32)
   } ahead;
   const auto locate = [&](int row) {
     ahead.row = row;
-    const auto unit_start = [&](int block) { return static_cast<uint32_t>(block / 8) * p.units * kUnitBytes; };
+    const auto unit_start = [&](int block) {
+      return static_cast<uint32_t>(block / 8) * p.units * kUnitBytes;
+    };
 #pragma unroll
     for (int r = 0; r < kRows; ++r)
       ahead.offset[r] = unit_start(row + r) + (row + r) % 8 * kRowBlockValues + lane * 16;
@@ -183,7 +186,8 @@ __global__ void __launch_bounds__(kWarps * 32)
     for (int k = 0; k < kTiles; ++k)
 #pragma unroll
       for (int c = 0; c < 8; ++c)
-        x[k][c] = *reinterpret_cast<const uint32_t*>(in + Shape::kX + k * 1024 + (x_offset ^ (c * 16) ^ flip));
+        x[k][c] =
+            *reinterpret_cast<const uint32_t*>(in + Shape::kX + k * 1024 + (x_offset ^ (c * 16) ^ flip));
     const __half* scales = reinterpret_cast<const __half*>(in + Shape::kScales) + g;
     float w[R][2];
 #pragma unroll
@@ -202,7 +206,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     ptx::async_commit();
     if (++slot == kSlots) slot = 0;
 
-    const auto scale = [&](const int (&sum)[kRows][kTiles][4], float unit_scale) {
+    const auto scale = [&](const int(&sum)[kRows][kTiles][4], float unit_scale) {
 #pragma unroll
       for (int k = 0; k < kTiles; ++k) {
         const float x0 = sx[k].x * unit_scale, x1 = sx[k].y * unit_scale;
@@ -247,7 +251,8 @@ __global__ void __launch_bounds__(kWarps * 32)
       for (int s = 0; s < 2; ++s)
 #pragma unroll
         for (int r = 0; r < R; ++r) {
-          const uint32_t a[4] = {words[r][4 * s], words[r][4 * s + 1], words[r][4 * s + 2], words[r][4 * s + 3]};
+          const uint32_t a[4] = {words[r][4 * s], words[r][4 * s + 1], words[r][4 * s + 2],
+                                 words[r][4 * s + 3]};
 #pragma unroll
           for (int k = 0; k < kTiles; ++k) mma_s8(outliers[r][k], a, x[k][2 * s], x[k][2 * s + 1]);
         }
@@ -287,8 +292,9 @@ __global__ void __launch_bounds__(kWarps * 32)
         for (int c = 0; c < 4; ++c)
           store(m0 + k * 8 + 2 * t + c % 2, row * kRowBlock + g + c / 2 * 8, acc[0][k][c]);
     } else {
-      // A warp adds up the pass before only now, when the others have most likely finished it too; so none waits.
-      // Having waited for that pass, it knows that all have read the one before, whose half it overwrites.
+      // A warp adds up the pass before only now, when the others have most likely finished it too; so none
+      // waits. Having waited for that pass, it knows that all have read the one before, whose half it
+      // overwrites.
       if (pass > 0) reduce(pass - 1);
 #pragma unroll
       for (int r = 0; r < R; ++r)
@@ -298,8 +304,8 @@ __global__ void __launch_bounds__(kWarps * 32)
           for (int c = 0; c < 4; ++c) {
             const int token = k * 8 + 2 * t + c % 2;
             if (token < x_rows)
-              partial[pass % 2 * half + (warp * x_rows + token) * Shape::kPitch + r * kRowBlock + g + c / 2 * 8] =
-                  acc[r][k][c];
+              partial[pass % 2 * half + (warp * x_rows + token) * Shape::kPitch + r * kRowBlock + g +
+                      c / 2 * 8] = acc[r][k][c];
           }
       __syncwarp();
       if (lane == 0) ptx::barrier_arrive(&written[pass % 2]);

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+
+namespace atom::cuda {
+
+/// Which kernel computes a GEMM, and how its work is cut. Plain host functions, so that every choice can be
+/// tested without a GPU.
+struct GemmConfig {
+  enum class Kind {
+    stream,  ///< stream_kernel.cuh: up to 16 tokens a CTA, rows of W divided among `ctas`
+    small,   ///< small_kernel.cuh: tiles of 128 rows, K split over clusters of `splits`
+    large,   ///< large_kernel.cuh, which has its own configuration
+  };
+  Kind kind = Kind::stream;
+  int tokens = 8;           ///< Tokens of a CTA: 8 or 16 (stream); 32, 64 or 128 (small)
+  int64_t token_tiles = 1;  ///< Of that many tokens
+  int64_t ctas = 1;         ///< Along the rows of W
+  int splits = 1;           ///< Of K; size of a cluster
+};
+
+/// The kernel for a shape. `exact`: K is not split among accumulators.
+GemmConfig gemm_config(int64_t n, int64_t groups, int64_t n_outlier, int64_t tokens, bool exact,
+                       int sm_count);
+
+/// The same for one of the two kernels for few tokens, whatever the number of tokens.
+GemmConfig stream_config(int64_t n, int64_t tokens, int sm_count);
+GemmConfig small_config(int64_t n, int64_t units, int64_t tokens, bool exact, int sm_count);
+
+inline constexpr int kMaxSplits = 8;  // CTAs of a portable cluster
+
+/// Up to this many tokens W is streamed: beyond, reading X for every 16 rows costs more.
+inline constexpr int64_t kMaxStreamTokens = 16;
+/// From this many tokens on the large kernel is ahead.
+inline constexpr int64_t kMinLargeTokens = 65;
+/// The large kernel keeps the outlier units of a tile in its ring.
+inline constexpr int64_t kMaxLargeOutliers = 256;
+
+}  // namespace atom::cuda

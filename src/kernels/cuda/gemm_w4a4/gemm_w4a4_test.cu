@@ -1,0 +1,286 @@
+#include <array>
+#include <cstring>
+#include <tuple>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "kernels/cuda/gemm_w4a4/arguments.h"
+#include "kernels/cuda/gemm_w4a4/config.h"
+#include "kernels/cuda/gemm_w4a4/convert.cuh"
+#include "kernels/cuda/gemm_w4a4/gemm_w4a4.h"
+#include "kernels/cuda/gemm_w4a4/gemm_w4a4_testing.h"
+#include "kernels/cuda/runtime.h"
+
+namespace atom::cuda {
+namespace {
+
+class Buffer {
+ public:
+  explicit Buffer(size_t bytes) : bytes_(bytes) {
+    ATOM_CUDA_CHECK(cudaMalloc(&data_, std::max<size_t>(bytes, 16)));
+  }
+  template <class T>
+  explicit Buffer(const std::vector<T>& values) : Buffer(values.size() * sizeof(T)) {
+    ATOM_CUDA_CHECK(cudaMemcpy(data_, values.data(), bytes_, cudaMemcpyHostToDevice));
+  }
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { cudaFree(data_); }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+  std::vector<uint8_t> read() const {
+    std::vector<uint8_t> bytes(bytes_);
+    ATOM_CUDA_CHECK(cudaMemcpy(bytes.data(), data_, bytes_, cudaMemcpyDeviceToHost));
+    return bytes;
+  }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_;
+};
+
+float element(const std::vector<uint8_t>& bytes, DType type, int64_t i) {
+  if (type == DType::f32) return reinterpret_cast<const float*>(bytes.data())[i];
+  if (type == DType::f16) return __half2float(reinterpret_cast<const __half*>(bytes.data())[i]);
+  return __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(bytes.data())[i]);
+}
+
+/// One problem on the device: outputs of any of the kernels, over memory of known contents.
+class Problem {
+ public:
+  Problem(int64_t n, int64_t groups, int64_t n_outlier, int64_t tokens, int bits)
+      : host(n, groups, n_outlier, tokens, bits, static_cast<uint32_t>(n + groups + tokens)),
+        weight_(host.weight),
+        x_(host.x),
+        sx_(host.sx) {
+    int device = 0, sms = 0;
+    ATOM_CUDA_CHECK(cudaGetDevice(&device));
+    ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+    context.sm_count = sms;
+  }
+
+  GemmW4A4 gemm(DType type, bool accumulate) const {
+    return {weight_.as<uint8_t>(), host.n,  host.groups, host.n_outlier, x_.as<int8_t>(), sx_.as<float>(),
+            host.tokens,           nullptr, type,        host.n + 3,     accumulate};
+  }
+  /// Runs f on fresh outputs: 0.5 and so on to be added to, or NaN to be overwritten. What lies between rows
+  /// and behind the last one must survive.
+  template <class F>
+  std::vector<uint8_t> output(DType type, bool accumulate, F&& f) {
+    GemmW4A4 g = gemm(type, accumulate);
+    const size_t element_bytes = size_of(type), count = host.tokens * g.y_stride + 64;
+    std::vector<uint8_t> before(count * element_bytes, 0xFF);
+    if (accumulate) {
+      for (int64_t i = 0; i < host.tokens * g.y_stride; ++i) {
+        if (i % g.y_stride >= host.n) continue;
+        const float value = 0.5f * static_cast<float>(i % 7) - 1.0f;
+        const __half h = __float2half(value);
+        const __nv_bfloat16 b = __float2bfloat16(value);
+        std::memcpy(before.data() + i * element_bytes,
+                    type == DType::f32   ? static_cast<const void*>(&value)
+                    : type == DType::f16 ? static_cast<const void*>(&h)
+                                         : static_cast<const void*>(&b),
+                    element_bytes);
+      }
+    }
+    Buffer y(before);
+    g.y = y.as<void>();
+    f(g);
+    ATOM_CUDA_CHECK(cudaDeviceSynchronize());
+    std::vector<uint8_t> after = y.read();
+    for (size_t i = 0; i < count; ++i) {
+      const bool inside =
+          static_cast<int64_t>(i) < host.tokens * g.y_stride && static_cast<int64_t>(i) % g.y_stride < host.n;
+      if (!inside) {
+        EXPECT_EQ(
+            std::memcmp(after.data() + i * element_bytes, before.data() + i * element_bytes, element_bytes),
+            0)
+            << "element " << i << " is not an output";
+      }
+    }
+    return after;
+  }
+
+  testing::HostGemm host;
+  GemmContext context;
+
+ private:
+  Buffer weight_, x_, sx_;
+};
+
+class GemmW4A4Test : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    int count = 0;
+    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "no GPU";
+  }
+};
+
+/// The first outputs that differ by bits.
+void expect_same(const std::vector<uint8_t>& got, const std::vector<uint8_t>& want, DType type,
+                 const char* what) {
+  if (got == want) return;
+  for (size_t i = 0; i < got.size() / size_of(type); ++i) {
+    if (std::memcmp(got.data() + i * size_of(type), want.data() + i * size_of(type), size_of(type)) != 0) {
+      ADD_FAILURE() << what << ": element " << i << " is " << element(got, type, i) << " instead of "
+                    << element(want, type, i);
+      return;
+    }
+  }
+}
+
+/// Fast results against the contract's order: at most 2^-20 of the sum of |qx qw| sx sw. Up to `samples`
+/// outputs.
+void expect_near(Problem& problem, const std::vector<uint8_t>& got, int samples, const char* what) {
+  const int64_t stride = problem.host.n + 3, count = problem.host.tokens * problem.host.n;
+  for (int64_t k = 0; k < std::min<int64_t>(count, samples); ++k) {
+    const int64_t i = count <= samples ? k : (k * 7919 * 31 + k) % count;
+    const int64_t token = i / problem.host.n, row = i % problem.host.n;
+    float magnitude;
+    const float want = problem.host.product(token, row, &magnitude);
+    const float value = element(got, DType::f32, token * stride + row);
+    if (!(std::fabs(value - want) <= magnitude * 0x1p-20f)) {
+      ADD_FAILURE() << what << ": token " << token << " row " << row << ": " << value << " instead of "
+                    << want << ", terms " << magnitude;
+      return;
+    }
+  }
+}
+
+struct Shape {
+  int64_t n, groups, n_outlier;
+};
+const Shape kShapes[] = {{1, 4, 64},    {100, 1, 0},     {100, 0, 100},  {576, 4, 64},   {960, 11, 128},
+                         {576, 11, 64}, {3072, 31, 128}, {300, 85, 128}, {200, 0, 8192}, {128, 2, 576}};
+const int64_t kTokens[] = {1, 2, 7, 8, 9, 16, 17, 33, 64, 65, 100, 128, 200, 256};
+
+std::string name(const Problem& p) {
+  return fmt::format("n {} groups {} outliers {} tokens {}", p.host.n, p.host.groups, p.host.n_outlier,
+                     p.host.tokens);
+}
+
+TEST_F(GemmW4A4Test, ReferenceIsTheContract) {
+  for (const Shape& shape : {Shape{1, 4, 64}, Shape{100, 1, 0}, Shape{100, 0, 100}, Shape{300, 5, 128}}) {
+    for (const int64_t tokens : {1, 9, 33}) {
+      for (const int bits : {4, 8}) {
+        Problem problem(shape.n, shape.groups, shape.n_outlier, tokens, bits);
+        SCOPED_TRACE(name(problem));
+        const auto y = problem.output(DType::f32, false,
+                                      [&](const GemmW4A4& g) { gemm_w4a4_reference(problem.context, g); });
+        for (int64_t m = 0; m < tokens; ++m) {
+          for (int64_t r = 0; r < shape.n; ++r) {
+            float magnitude;
+            const float want = problem.host.product(m, r, &magnitude);
+            const float got = element(y, DType::f32, m * (shape.n + 3) + r);
+            ASSERT_EQ(std::memcmp(&want, &got, 4), 0)
+                << m << ", " << r << ": " << got << " instead of " << want;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(GemmW4A4Test, ExactIsBitIdentical) {
+  for (const Shape& shape : kShapes) {
+    for (const int64_t tokens : kTokens) {
+      // Packing large ones takes the host long.
+      if (shape.n > 2000 && tokens % 16 != 0) continue;
+      Problem problem(shape.n, shape.groups, shape.n_outlier, tokens, tokens % 2 == 0 ? 4 : 8);
+      problem.context.exact = true;
+      SCOPED_TRACE(name(problem));
+      const bool all = shape.n <= 200 || tokens <= 16;
+      for (const auto& [type, accumulate] : {std::tuple(DType::f32, false), std::tuple(DType::f16, true),
+                                             std::tuple(DType::bf16, false), std::tuple(DType::f32, true)}) {
+        if (!all && type != DType::f32) continue;
+        const auto want = problem.output(type, accumulate,
+                                         [&](const GemmW4A4& g) { gemm_w4a4_reference(problem.context, g); });
+        expect_same(
+            problem.output(type, accumulate, [&](const GemmW4A4& g) { gemm_w4a4_sm90(problem.context, g); }),
+            want, type, "dispatched");
+        if (tokens > 64) {
+          const auto config = small_config(shape.n, problem.host.tiles.units(), tokens, true, 132);
+          expect_same(problem.output(type, accumulate,
+                                     [&](const GemmW4A4& g) { gemm_w4a4_small(problem.context, g, config); }),
+                      want, type, "small");
+        }
+      }
+    }
+  }
+}
+
+TEST_F(GemmW4A4Test, FastIsNearAndDeterministic) {
+  for (const Shape& shape : kShapes) {
+    for (const int64_t tokens : kTokens) {
+      // Packing large ones takes the host long.
+      if (shape.n > 2000 && tokens % 16 != 0) continue;
+      Problem problem(shape.n, shape.groups, shape.n_outlier, tokens, tokens % 2 == 0 ? 8 : 4);
+      problem.context.exact = false;
+      SCOPED_TRACE(name(problem));
+      const auto run = [&](const GemmW4A4& g) { gemm_w4a4_sm90(problem.context, g); };
+      const auto y = problem.output(DType::f32, false, run);
+      expect_near(problem, y, 2000, "dispatched");
+      expect_same(problem.output(DType::f32, false, run), y, DType::f32, "again");
+      // The other types round the same sums.
+      for (const DType type : {DType::f16, DType::bf16}) {
+        const auto rounded = problem.output(type, false, run);
+        for (int64_t m = 0; m < tokens; ++m) {
+          for (int64_t r = 0; r < shape.n; ++r) {
+            const int64_t i = m * (shape.n + 3) + r;
+            const float want = element(y, DType::f32, i);
+            ASSERT_EQ(element(rounded, type, i), type == DType::f16
+                                                     ? __half2float(__float2half(want))
+                                                     : __bfloat162float(__float2bfloat16(want)));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(GemmW4A4Test, EverySplit) {
+  for (const int64_t tokens : {17, 64, 130}) {
+    Problem problem(300, 11, 100, tokens, 4);
+    problem.context.exact = false;
+    SCOPED_TRACE(name(problem));
+    GemmConfig config = small_config(300, problem.host.tiles.units(), tokens, true, 132);
+    for (int splits = 1; splits <= kMaxSplits; ++splits) {
+      config.splits = splits, config.ctas = 3 * splits;
+      expect_near(problem,
+                  problem.output(DType::f32, false,
+                                 [&](const GemmW4A4& g) { gemm_w4a4_small(problem.context, g, config); }),
+                  4000, "split");
+    }
+  }
+}
+
+TEST_F(GemmW4A4Test, LmHead) {
+  for (const int64_t tokens : {1, 5, 16, 40}) {
+    Problem problem(49152, 0, 576, tokens, 8);
+    SCOPED_TRACE(name(problem));
+    const auto want = problem.output(DType::f32, false,
+                                     [&](const GemmW4A4& g) { gemm_w4a4_reference(problem.context, g); });
+    const auto run = [&](const GemmW4A4& g) { gemm_w4a4_sm90(problem.context, g); };
+    expect_same(problem.output(DType::f32, false, run), want, DType::f32, "exact");
+    problem.context.exact = false;
+    expect_near(problem, problem.output(DType::f32, false, run), 4000, "fast");
+  }
+}
+
+TEST_F(GemmW4A4Test, RejectsWhatItCannotDo) {
+  Problem problem(16, 1, 0, 1, 4);
+  GemmW4A4 gemm = problem.gemm(DType::i8, false);
+  EXPECT_THROW(gemm_w4a4_sm90(problem.context, gemm), Error);
+  gemm = problem.gemm(DType::f32, false);
+  gemm.y_stride = 15;
+  EXPECT_THROW(gemm_w4a4_sm90(problem.context, gemm), Error);
+  gemm = problem.gemm(DType::f32, false);
+  gemm.tokens = 0;
+  gemm_w4a4_sm90(problem.context, gemm);
+}
+
+}  // namespace
+}  // namespace atom::cuda
