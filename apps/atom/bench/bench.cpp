@@ -16,6 +16,7 @@ void add_bench(CLI::App& app, Command& chosen) {
   add_bench_gemm(*command, chosen);
   add_bench_attention(*command, chosen);
   add_bench_fused(*command, chosen);
+  add_bench_decode(*command, chosen);
 }
 
 }  // namespace atom::cli
