@@ -86,7 +86,9 @@ function(atom_module name)
     list(FILTER cuda_sources EXCLUDE REGEX "_test\\.cu$")
     list(APPEND sources ${cuda_sources})
     if(cuda_sources)
-      list(APPEND ARG_LIBS CUDA::cudart_static CUDA::cublas CUDA::cublasLt CUDA::cusolver)
+      # To link with alone: .cpp files are compiled as without CUDA, and know nothing of it.
+      list(APPEND ARG_LIBS $<LINK_ONLY:CUDA::cudart_static> $<LINK_ONLY:CUDA::cublas> $<LINK_ONLY:CUDA::cublasLt>
+        $<LINK_ONLY:CUDA::cusolver>)
     endif()
   endif()
   add_library(atom_${name} STATIC ${sources})

@@ -5,18 +5,6 @@
 namespace atom::cli {
 namespace {
 
-/// How the layers' input `input` is quantized; as Model::load reads it.
-ActivationSpec activation_spec(const QuantizationConfig& quantization, int64_t channels, LayerInput input) {
-  ActivationSpec spec;
-  spec.layout.k = channels;
-  spec.layout.n_outlier = quantization.outlier_channels[static_cast<size_t>(input)];
-  spec.layout.group =
-      quantization.group_size > 0 ? quantization.group_size : std::max<int64_t>(spec.layout.k_normal(), 1);
-  spec.layout.outlier_type = quantization.outlier_bits == 8 ? OutlierType::int8 : OutlierType::fp16;
-  spec.bits = quantization.activation_bits;
-  return spec;
-}
-
 /// Asks the op tables about steps of one token whose data do not exist: selection looks at shapes and types
 /// alone.
 class Prober {
@@ -53,12 +41,12 @@ class Prober {
   void add_quantized(const QuantizationConfig& quantization) {
     const ModelConfig& config = model_->config();
     QuantizedActivations out(model_->device().memory);
-    out.resize(1, activation_spec(quantization, config.hidden, LayerInput::qkv));
+    out.resize(1, activation_spec_of(quantization, config.hidden, LayerInput::qkv));
     add("norm + reorder + quantize",
         RmsNormQuantize{row<const float>(config.hidden), nullptr, config.rms_norm_eps, nullptr, &out});
-    out.resize(1, activation_spec(quantization, config.q_size(), LayerInput::o));
+    out.resize(1, activation_spec_of(quantization, config.q_size(), LayerInput::o));
     add("reorder + quantize", ReorderQuantize{row<const float>(config.q_size()), nullptr, &out});
-    out.resize(1, activation_spec(quantization, config.intermediate, LayerInput::down));
+    out.resize(1, activation_spec_of(quantization, config.intermediate, LayerInput::down));
     add("silu * up + quantize", SiluMulQuantize{row<const float>(2 * config.intermediate), &out});
   }
 

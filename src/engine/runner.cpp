@@ -52,6 +52,19 @@ MatrixView<float> Runner::logits(MatrixView<const float> hidden) {
   return {host_logits_.data(), logits.rows, logits.cols};
 }
 
+void Runner::greedy(MatrixView<const float> hidden, std::span<int32_t> out) {
+  assert(hidden.rows == static_cast<int64_t>(out.size()));
+  const DeviceContext& device = model_->device();
+  const MatrixView<float> logits = device_logits(hidden);
+  if (device.memory == nullptr) {
+    run(device, Argmax{logits, out});
+    return;
+  }
+  if (tokens_out_.size() < out.size()) tokens_out_ = Buffer<int32_t>(out.size(), device.memory);
+  run(device, Argmax{logits, tokens_out_.span().first(out.size())});
+  device.memory->download(out.data(), tokens_out_.data(), out.size_bytes());
+}
+
 void Runner::negative_log_likelihoods(MatrixView<const float> hidden, std::span<const int32_t> targets,
                                       std::span<double> out) {
   assert(hidden.rows == static_cast<int64_t>(targets.size()) && targets.size() == out.size());

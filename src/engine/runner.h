@@ -31,6 +31,10 @@ class Runner {
   /// logits [rows, vocab] of rows of `step`'s result, in the host's memory, valid until the next call.
   MatrixView<float> logits(MatrixView<const float> hidden);
 
+  /// out[i] = the most likely token after row i of `hidden`, the first of equal ones; -1 where no logit is
+  /// finite.
+  void greedy(MatrixView<const float> hidden, std::span<int32_t> out);
+
   /// out[i] = -log p(targets[i]) after row i of `hidden`, rows of `step`'s result. NaN where the logits are
   /// not finite.
   void negative_log_likelihoods(MatrixView<const float> hidden, std::span<const int32_t> targets,
@@ -47,6 +51,7 @@ class Runner {
   Buffer<float> logits_;
   /// On a GPU: copies of its results, and of what it is asked.
   Buffer<float> host_logits_;
+  Buffer<int32_t> tokens_out_;
   // The batch of the step in progress; kept so that a decode step allocates nothing.
   std::vector<int32_t> tokens_;
   std::vector<int32_t> positions_;

@@ -92,6 +92,18 @@ std::span<const Implementation<PickColumns>> implementations() {
 }
 
 template <>
+std::span<const Implementation<Argmax>> implementations() {
+  static constexpr Implementation<Argmax> kTable[] = {{"reference", always, reference::argmax}};
+  return kTable;
+}
+
+template <>
+std::span<const Implementation<RandomFill>> implementations() {
+  static constexpr Implementation<RandomFill> kTable[] = {{"reference", always, reference::random_fill}};
+  return kTable;
+}
+
+template <>
 std::span<const Implementation<RopeAppend>> implementations() {
   static constexpr Implementation<RopeAppend> kTable[] = {
 #if defined(__x86_64__)

@@ -4,13 +4,15 @@
 #include <cstdint>
 #include <string_view>
 
+#include "base/host_device.h"
+
 namespace atom {
 
 /// Storage of keys and values. int4 and int8 are asymmetric per token and head: x = q * scale + minimum, q in
 /// [0, 15] or [0, 255], scale and minimum in fp16 (paper section 4.4).
 enum class KvFormat : uint8_t { f32, f16, int8, int4 };
 
-constexpr int bits_of(KvFormat format) {
+ATOM_HOST_DEVICE constexpr int bits_of(KvFormat format) {
   switch (format) {
     case KvFormat::f32:
       return 32;
@@ -38,7 +40,7 @@ constexpr std::string_view name_of(KvFormat format) {
   return "?";
 }
 
-constexpr bool is_quantized(KvFormat format) {
+ATOM_HOST_DEVICE constexpr bool is_quantized(KvFormat format) {
   return format == KvFormat::int8 || format == KvFormat::int4;
 }
 
@@ -60,9 +62,9 @@ struct KvLayerView {
   uint16_t* key_params = nullptr;
   uint16_t* value_params = nullptr;
 
-  int64_t row_bytes() const { return head_dim * bits_of(format) / 8; }
+  ATOM_HOST_DEVICE int64_t row_bytes() const { return head_dim * bits_of(format) / 8; }
   /// Index of the row of (block, head, offset in the block).
-  int64_t row_index(int64_t block, int64_t head, int64_t offset) const {
+  ATOM_HOST_DEVICE int64_t row_index(int64_t block, int64_t head, int64_t offset) const {
     return (block * n_kv_heads + head) * block_size + offset;
   }
 };

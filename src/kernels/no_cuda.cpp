@@ -27,6 +27,11 @@ PreparedWeight cuda_prepare(const DeviceContext&, const LowBitWeight&, int, Weig
   return {};
 }
 
+PreparedWeight cuda_pack(const DeviceContext&, PreparedWeight, WeightLayout) {
+  assert(false);
+  return {};
+}
+
 struct CudaGraphs::Impl {};
 CudaGraphs::CudaGraphs() = default;
 CudaGraphs::~CudaGraphs() = default;
@@ -61,6 +66,14 @@ std::span<const Implementation<SiluMulQuantize>> cuda_implementations() {
 }
 template <>
 std::span<const Implementation<LogSumExp>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<RandomFill>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<Argmax>> cuda_implementations() {
   return {};
 }
 template <>

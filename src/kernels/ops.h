@@ -80,6 +80,24 @@ struct PickColumns {
   std::span<float> out;
 };
 
+/// out[t] = the column of the largest x[t, ...], of equal ones the first. NaN and +inf are passed over; -1
+/// for a row without a finite element. x [tokens, vocab].
+struct Argmax {
+  MatrixView<const float> x;
+  std::span<int32_t> out;
+};
+
+/// out[i] = offset + scale * a number that is normal but for its tails (numerics::random_normal) for f32, f16
+/// and bf16; a byte of any value for u8, and in [-127, 127] for i8. The same on every device for a seed.
+struct RandomFill {
+  void* out;
+  int64_t count;
+  DType dtype;
+  float scale;
+  float offset;
+  uint64_t seed;
+};
+
 /// y[m, n] = sum_k x[m, k] * w[n, k] (+ y where `accumulate`). w [n, k] row-major in f32, f16 or bf16.
 struct LinearFloat {
   MatrixView<const float> x;
@@ -183,8 +201,11 @@ void run(const DeviceContext& device, const Op& op) {
 WeightLayout choose_layout(const DeviceContext& device, int64_t n, const ChannelLayout& layout,
                            int activation_bits);
 
-/// Repacks canonical weights for `device`, to the layout that choose_layout() names.
+/// Repacks canonical weights of the host for `device`, to the layout that choose_layout() names.
 PreparedWeight prepare(const DeviceContext& device, const LowBitWeight& weight, int activation_bits);
+
+/// As above, of canonical weights that are in the device's memory already.
+PreparedWeight prepare(const DeviceContext& device, PreparedWeight canonical);
 
 /// As above, to a layout that is given. For tests and benchmarks.
 PreparedWeight prepare(const LowBitWeight& weight, int activation_bits, WeightLayout weight_layout);
@@ -205,6 +226,10 @@ template <>
 std::span<const Implementation<LogSumExp>> implementations();
 template <>
 std::span<const Implementation<PickColumns>> implementations();
+template <>
+std::span<const Implementation<Argmax>> implementations();
+template <>
+std::span<const Implementation<RandomFill>> implementations();
 template <>
 std::span<const Implementation<LinearFloat>> implementations();
 template <>
@@ -229,6 +254,10 @@ template <>
 std::span<const Implementation<LogSumExp>> cuda_implementations();
 template <>
 std::span<const Implementation<PickColumns>> cuda_implementations();
+template <>
+std::span<const Implementation<Argmax>> cuda_implementations();
+template <>
+std::span<const Implementation<RandomFill>> cuda_implementations();
 template <>
 std::span<const Implementation<LinearFloat>> cuda_implementations();
 template <>

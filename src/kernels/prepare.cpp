@@ -96,6 +96,19 @@ PreparedWeight prepare(const DeviceContext& device, const LowBitWeight& weight, 
   return prepare(weight, activation_bits, layout);
 }
 
+PreparedWeight prepare(const DeviceContext& device, PreparedWeight canonical) {
+  const WeightLayout layout = choose_layout(device, canonical.n, canonical.layout, canonical.activation_bits);
+  if (device.cuda != nullptr) return cuda_pack(device, std::move(canonical), layout);
+  const LowBitWeight view = {canonical.n,
+                             canonical.layout,
+                             canonical.values.data(),
+                             canonical.scales.data(),
+                             canonical.outliers.data(),
+                             canonical.outlier_scales.data(),
+                             canonical.outliers_fp16.data()};
+  return prepare(view, canonical.activation_bits, layout);
+}
+
 PreparedWeight prepare(const LowBitWeight& weight, int activation_bits, WeightLayout weight_layout) {
   PreparedWeight out;
   out.n = weight.n;

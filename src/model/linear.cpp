@@ -39,13 +39,13 @@ class FloatLinear final : public Linear {
 
 class LowBitLinear final : public Linear {
  public:
-  LowBitLinear(const DeviceContext& device, const LowBitStorage& weight, const ActivationSpec& spec,
+  LowBitLinear(const DeviceContext& device, PreparedWeight weight, int64_t bytes, const ActivationSpec& spec,
                const std::vector<int32_t>& permutation)
-      : weight_(prepare(device, weight.view(), spec.bits)),
+      : weight_(std::move(weight)),
         spec_(spec),
         permutation_(Buffer<int32_t>::copy_of(permutation, device.memory)),
-        bytes_(weight.bytes()) {
-    assert(spec.layout == weight.layout);
+        bytes_(bytes) {
+    assert(spec.layout == weight_.layout && spec.bits == weight_.activation_bits);
     assert(permutation_.empty() || static_cast<int64_t>(permutation_.size()) == spec.layout.k);
   }
 
@@ -145,7 +145,18 @@ std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout&
 std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, const LowBitStorage& weight,
                                             const ActivationSpec& spec,
                                             const std::vector<int32_t>& permutation) {
-  return std::make_unique<LowBitLinear>(device, weight, spec, permutation);
+  return std::make_unique<LowBitLinear>(device, prepare(device, weight.view(), spec.bits), weight.bytes(),
+                                        spec, permutation);
+}
+
+std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, PreparedWeight canonical,
+                                            const ActivationSpec& spec,
+                                            const std::vector<int32_t>& permutation) {
+  const auto bytes = static_cast<int64_t>(
+      canonical.values.size() + canonical.outliers.size() +
+      2 * (canonical.scales.size() + canonical.outlier_scales.size() + canonical.outliers_fp16.size()));
+  return std::make_unique<LowBitLinear>(device, prepare(device, std::move(canonical)), bytes, spec,
+                                        permutation);
 }
 
 }  // namespace atom

@@ -79,4 +79,9 @@ std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, const L
                                             const ActivationSpec& spec,
                                             const std::vector<int32_t>& permutation);
 
+/// A low-bit layer from canonical weights in the device's memory.
+std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, PreparedWeight canonical,
+                                            const ActivationSpec& spec,
+                                            const std::vector<int32_t>& permutation);
+
 }  // namespace atom

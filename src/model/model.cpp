@@ -49,21 +49,7 @@ std::unique_ptr<Linear> load_packed(WeightReader& reader, const ModelConfig& con
                                     const QuantizationConfig& quantization, const DeviceContext& device,
                                     int64_t layer, LayerInput input) {
   const LinearShape shape = shape_of(config, input);
-  const std::string source = reader.checkpoint().path().string();
-  ActivationSpec spec;
-  spec.layout.k = shape.cols;
-  spec.layout.n_outlier = quantization.outlier_channels[static_cast<size_t>(input)];
-  require(spec.layout.n_outlier <= shape.cols,
-          "{}: quantization_config.outlier_channels.{}: expected at most {} channels, found {}", source,
-          name_of(input), shape.cols, spec.layout.n_outlier);
-  const int64_t normal = spec.layout.k_normal();
-  spec.layout.group = quantization.group_size > 0 ? quantization.group_size : std::max<int64_t>(normal, 1);
-  require(normal % spec.layout.group == 0,
-          "{}: quantization_config.group_size: {} does not divide the {} normal channels of {}", source,
-          spec.layout.group, normal, name_of(input));
-  spec.layout.outlier_type = quantization.outlier_bits == 8 ? OutlierType::int8 : OutlierType::fp16;
-  spec.bits = quantization.activation_bits;
-
+  ActivationSpec spec = activation_spec_of(quantization, shape.cols, input);
   const PackedInputNames names(layer, input);
   spec.clip = reader.clip(names.activation_clip);
   std::vector<int32_t> permutation = reader.permutation(names.permutation, shape.cols);
@@ -88,6 +74,36 @@ std::unique_ptr<Linear> load_low_bit_head(WeightReader& reader, const ModelConfi
 
 }  // namespace
 
+ActivationSpec activation_spec_of(const QuantizationConfig& quantization, int64_t channels,
+                                  LayerInput input) {
+  ActivationSpec spec;
+  spec.layout.k = channels;
+  spec.layout.n_outlier = quantization.outlier_channels[static_cast<size_t>(input)];
+  spec.layout.group =
+      quantization.group_size > 0 ? quantization.group_size : std::max<int64_t>(spec.layout.k_normal(), 1);
+  spec.layout.outlier_type = quantization.outlier_bits == 8 ? OutlierType::int8 : OutlierType::fp16;
+  spec.bits = quantization.activation_bits;
+  return spec;
+}
+
+void Model::check_quantization(const std::string& source) const {
+  if (!quantization_) return;
+  require(!quantization_->rotate_keys || std::has_single_bit(static_cast<uint64_t>(config_.head_dim)),
+          "{}: quantization_config.rotate_keys: needs a head_dim that is a power of two, found {}", source,
+          config_.head_dim);
+  for (const LayerInput input : kLayerInputs) {
+    const int64_t channels = shape_of(config_, input).cols;
+    const int64_t n_outlier = quantization_->outlier_channels[static_cast<size_t>(input)];
+    require(n_outlier <= channels,
+            "{}: quantization_config.outlier_channels.{}: expected at most {} channels, found {}", source,
+            name_of(input), channels, n_outlier);
+    const ChannelLayout layout = activation_spec_of(*quantization_, channels, input).layout;
+    require(layout.k_normal() % layout.group == 0,
+            "{}: quantization_config.group_size: {} does not divide the {} normal channels of {}", source,
+            layout.group, layout.k_normal(), name_of(input));
+  }
+}
+
 ActivationSpec lm_head_activation_spec(int64_t hidden) {
   ActivationSpec spec;
   spec.layout.k = hidden;
@@ -107,11 +123,7 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, const DeviceCon
         QuantizationConfig::from_json(checkpoint.config()["quantization_config"], source + ": config");
   }
   const auto& quantization = model->quantization_;
-  if (quantization && quantization->rotate_keys) {
-    require(std::has_single_bit(static_cast<uint64_t>(config.head_dim)),
-            "{}: quantization_config.rotate_keys: needs a head_dim that is a power of two, found {}", source,
-            config.head_dim);
-  }
+  model->check_quantization(source);
 
   WeightReader reader(checkpoint);
   model->embedding_ =

@@ -13,6 +13,9 @@
 
 namespace atom {
 
+/// How the layers' input `input` of so many channels is quantized.
+ActivationSpec activation_spec_of(const QuantizationConfig& quantization, int64_t channels, LayerInput input);
+
 /// How the input of an 8-bit lm_head is quantized: every channel INT8, one scale per token.
 ActivationSpec lm_head_activation_spec(int64_t hidden);
 
@@ -24,6 +27,12 @@ class Model {
   /// Loads every tensor. Throws Error naming file and tensor for what is missing, superfluous (packed
   /// checkpoints), of the wrong shape or type, or not finite. `device` must outlive the model.
   static std::unique_ptr<Model> load(const Checkpoint& checkpoint, const DeviceContext& device);
+
+  /// A model of random weights, made in the device's memory: for measuring. `quantization` none: FP16; its
+  /// calibration is not looked at. Throws Error where the shape does not fit its groups.
+  static std::unique_ptr<Model> random(const ModelConfig& config,
+                                       const std::optional<QuantizationConfig>& quantization,
+                                       const DeviceContext& device, uint64_t seed = 0);
 
   const ModelConfig& config() const { return config_; }
   /// The settings of a packed checkpoint; empty for a full-precision one.
@@ -51,6 +60,8 @@ class Model {
 
  private:
   Model() = default;
+  /// Throws Error where `quantization_` asks for what the shape does not allow.
+  void check_quantization(const std::string& source) const;
 
   ModelConfig config_;
   std::optional<QuantizationConfig> quantization_;

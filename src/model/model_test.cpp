@@ -31,7 +31,7 @@ std::vector<T> values_of(const SafetensorsFile& file, const std::string& name) {
 class Feeder {
  public:
   Feeder(const Model& model, KvFormat format, int64_t blocks = 64)
-      : model_(model), cache_(model.kv_shape(), format, blocks) {}
+      : model_(model), cache_(model.kv_shape(), format, blocks), workspace_(model.device()) {}
 
   int64_t add_sequence() {
     tables_.push_back(std::make_unique<BlockTable>(cache_));

@@ -51,6 +51,7 @@ Device::Device(int index) : index_(index) {
 
 Device::~Device() {
   cudaStreamSynchronize(stream_);
+  cublas_lt_.reset();
   if (cublas_ != nullptr) cublasDestroy(cublas_);
   if (cusolver_ != nullptr) cusolverDnDestroy(cusolver_);
   cudaFree(cublas_workspace_);
@@ -120,6 +121,11 @@ cusolverDnHandle_t Device::cusolver() {
   const cusolverStatus_t set = cusolverDnSetStream(cusolver_, stream_);
   require(set == CUSOLVER_STATUS_SUCCESS, "cuSOLVER: cusolverDnSetStream: status {}", static_cast<int>(set));
   return cusolver_;
+}
+
+baseline::CublasLt& Device::cublas_lt() {
+  if (cublas_lt_ == nullptr) cublas_lt_ = std::make_unique<baseline::CublasLt>();
+  return *cublas_lt_;
 }
 
 }  // namespace cuda

@@ -4,8 +4,10 @@
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
 #include <cusolverDn.h>
+#include <memory>
 #include <string>
 
+#include "kernels/cuda/baseline/cublas_lt.h"
 #include "tensor/device.h"
 
 namespace atom::cuda {
@@ -42,6 +44,8 @@ class Device final : public Memory {
   /// FP32 products in FP32, on this stream. Opened at first use, as the next one.
   cublasHandle_t cublas();
   cusolverDnHandle_t cusolver();
+  /// Products of FP16, BF16, FP8 and INT8.
+  baseline::CublasLt& cublas_lt();
 
  private:
   int index_;
@@ -55,6 +59,7 @@ class Device final : public Memory {
   void* cublas_workspace_ = nullptr;
   cublasHandle_t cublas_ = nullptr;
   cusolverDnHandle_t cusolver_ = nullptr;
+  std::unique_ptr<baseline::CublasLt> cublas_lt_;
 };
 
 /// The GPU of a context that has one.

@@ -1,61 +1,343 @@
 #include "kernels/cuda.h"
+#include "kernels/cuda/attention/attention.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/fused/fused.h"
+#include "kernels/cuda/fused/pick_columns.h"
+#include "kernels/cuda/fused/random_fill.h"
+#include "kernels/cuda/gemm_w4a4/gemm_w4a4.h"
+#include "kernels/cuda/linear_float/linear_float.h"
 #include "kernels/ops.h"
 
-// The implementations of the ops on a GPU, in order of preference.
+// The implementations of the ops on a GPU, in order of preference: what ops.h calls `views` become the
+// kernels' arguments.
 
 namespace atom {
+namespace cuda {
+namespace {
 
-PreparedWeight cuda_prepare(const DeviceContext&, const LowBitWeight&, int, WeightLayout) {
-  return {};
+template <class Op>
+bool always(const DeviceContext&, const Op&) {
+  return true;
+}
+
+ConstMatrix matrix(MatrixView<const float> view) {
+  return {view.data, DType::f32, view.rows, view.cols, view.stride};
+}
+
+MutableMatrix matrix(MatrixView<float> view) {
+  return {view.data, DType::f32, view.rows, view.cols, view.stride};
+}
+
+QuantizedOutput output(QuantizedActivations& q) {
+  return {q.spec(), q.is_blocked() ? ActivationForm::blocks : ActivationForm::rows, q.values(), q.scales(),
+          q.outliers_fp16()};
+}
+
+void run_embedding(const DeviceContext& device, const EmbeddingLookup& op) {
+  const int64_t hidden = op.out.cols;
+  // The table's number of rows is not needed: tokens have been checked.
+  embedding({op.tokens.data(), {op.table, op.dtype, INT64_MAX / hidden, hidden, hidden}, matrix(op.out)},
+            of(device).stream());
+}
+
+void run_rms_norm(const DeviceContext& device, const RmsNorm& op) {
+  rms_norm({matrix(op.x), op.weight, op.eps, matrix(op.out)}, of(device).stream());
+}
+
+void run_rms_norm_quantize(const DeviceContext& device, const RmsNormQuantize& op) {
+  rms_norm_quantize({matrix(op.x), op.weight, op.eps, op.permutation, output(*op.out)}, of(device).stream());
+}
+
+void run_reorder_quantize(const DeviceContext& device, const ReorderQuantize& op) {
+  reorder_quantize({matrix(op.x), op.permutation, output(*op.out)}, of(device).stream());
+}
+
+void run_silu_mul(const DeviceContext& device, const SiluMul& op) {
+  silu_mul({matrix(op.gate_up), matrix(op.out)}, of(device).stream());
+}
+
+void run_silu_mul_quantize(const DeviceContext& device, const SiluMulQuantize& op) {
+  silu_mul_quantize({matrix(op.gate_up), output(*op.out)}, of(device).stream());
+}
+
+void run_log_sum_exp(const DeviceContext& device, const LogSumExp& op) {
+  log_sum_exp({matrix(op.x), op.out.data()}, of(device).stream());
+}
+
+void run_pick_columns(const DeviceContext& device, const PickColumns& op) {
+  pick_columns(op, of(device).stream());
+}
+
+void run_argmax(const DeviceContext& device, const Argmax& op) {
+  argmax({matrix(op.x), op.out.data()}, of(device).stream());
+}
+
+void run_random_fill(const DeviceContext& device, const RandomFill& op) {
+  random_fill(op, of(device).stream());
+}
+
+void run_rope_append(const DeviceContext& device, const RopeAppend& op) {
+  rope_append(
+      {op.q.rows, op.q.cols / op.cache.head_dim, op.q.data, op.q.stride, op.k.data, op.k.stride, op.v.data,
+       op.v.stride, op.positions.data(), op.slots.data(), op.cos, op.sin, op.rotate, op.cache},
+      of(device).stream());
+}
+
+void run_linear_float_exact(const DeviceContext& device, const LinearFloat& op) {
+  linear_float_exact(op, of(device).stream());
+}
+
+bool supports_cublas_lt(const DeviceContext& device, const LinearFloat& op) {
+  const bool half = op.dtype == DType::f16 || op.dtype == DType::bf16;
+  return !device.exact && half && op.x.cols % 8 == 0 && op.x.stride == op.x.cols;
+}
+
+/// Products of FP16 or BF16 operands with float sums and results.
+void run_cublas_lt(const DeviceContext& device, const LinearFloat& op) {
+  Device& gpu = of(device);
+  const int64_t count = op.x.rows * op.x.cols;
+  void* x = gpu.scratch(static_cast<size_t>(count) * 2);
+  convert({op.x.data, DType::f32, x, op.dtype, count}, gpu.stream());
+  baseline::MatmulArgs args;
+  args.type = op.dtype == DType::f16 ? baseline::OperandType::f16 : baseline::OperandType::bf16;
+  args.result = baseline::ResultType::f32;
+  args.m = op.x.rows;
+  args.n = op.y.cols;
+  args.k = op.x.cols;
+  args.x = x;
+  args.w = op.w;
+  args.y = op.y.data;
+  args.y_stride = op.y.stride;
+  args.accumulate = op.accumulate;
+  gpu.cublas_lt().matmul(args, gpu.stream());
+}
+
+bool supports_cublas(const DeviceContext& device, const LinearFloat& op) {
+  return !device.exact && op.dtype == DType::f32;
+}
+
+/// FP32 products in FP32.
+void run_cublas(const DeviceContext& device, const LinearFloat& op) {
+  const float one = 1.0f;
+  const float beta = op.accumulate ? 1.0f : 0.0f;
+  const auto size = [](int64_t n) { return static_cast<int>(n); };
+  const cublasStatus_t status =
+      cublasSgemm(of(device).cublas(), CUBLAS_OP_T, CUBLAS_OP_N, size(op.y.cols), size(op.x.rows),
+                  size(op.x.cols), &one, static_cast<const float*>(op.w), size(op.x.cols), op.x.data,
+                  size(op.x.stride), &beta, op.y.data, size(op.y.stride));
+  require(status == CUBLAS_STATUS_SUCCESS, "cuBLAS: cublasSgemm: {}", cublasGetStatusString(status));
+}
+
+bool supports_tiles(const DeviceContext&, const LinearLowBit& op) {
+  return op.w->weight_layout == WeightLayout::tiles_sm90 && op.x->is_blocked();
+}
+
+void run_gemm_w4a4(const DeviceContext& device, const LinearLowBit& op) {
+  Device& gpu = of(device);
+  const ChannelLayout& layout = op.w->layout;
+  GemmW4A4 gemm;
+  gemm.weight = op.w->values.data();
+  gemm.n = op.w->n;
+  gemm.groups = layout.groups();
+  gemm.n_outlier = layout.n_outlier;
+  gemm.x = op.x->values();
+  gemm.sx = op.x->scales();
+  gemm.tokens = op.x->tokens();
+  gemm.y = op.y.data;
+  gemm.y_dtype = DType::f32;
+  gemm.y_stride = op.y.stride;
+  gemm.accumulate = op.accumulate;
+  GemmContext context;
+  context.stream = gpu.stream();
+  context.sm_count = gpu.sm_count();
+  context.scratch = gpu.scratch(1);
+  context.scratch_bytes = gpu.scratch_bytes();
+  context.exact = device.exact;
+  gemm_w4a4_sm90(context, gemm);
+}
+
+LowBitWeight canonical(const PreparedWeight& w) {
+  return {w.n,
+          w.layout,
+          w.values.data(),
+          w.scales.data(),
+          w.outliers.data(),
+          w.outlier_scales.data(),
+          w.outliers_fp16.data()};
+}
+
+void run_linear_low_bit_general(const DeviceContext& device, const LinearLowBit& op) {
+  linear_low_bit_general(
+      {output(*const_cast<QuantizedActivations*>(op.x)), canonical(*op.w), matrix(op.y), op.accumulate},
+      of(device).stream());
+}
+
+AttentionArgs arguments(const Attention& op) {
+  AttentionArgs args;
+  args.q = op.q.data;
+  args.q_stride = op.q.stride;
+  args.out = op.out.data;
+  args.out_stride = op.out.stride;
+  args.sequences = op.sequences.data();
+  args.n_sequences = static_cast<int64_t>(op.sequences.size());
+  args.max_rows = op.max_rows;
+  args.max_context = op.max_context;
+  args.cache = op.cache;
+  args.n_heads = op.n_heads;
+  args.scale = op.scale;
+  return args;
+}
+
+template <bool kExact>
+void run_attention(const DeviceContext& device, const Attention& op) {
+  Device& gpu = of(device);
+  const AttentionArgs args = arguments(op);
+  AttentionContext context;
+  context.stream = gpu.stream();
+  context.sm_count = gpu.sm_count();
+  context.scratch_bytes = attention_scratch_bytes(args, gpu.sm_count());
+  context.scratch = gpu.scratch(context.scratch_bytes);
+  context.exact = kExact;
+  attention(context, args);
+}
+
+bool supports_fast(const DeviceContext& device, const Attention& op) {
+  return !device.exact && supports_fast_attention(arguments(op));
+}
+
+constexpr Implementation<EmbeddingLookup> kEmbedding[] = {{"cuda", always, run_embedding}};
+constexpr Implementation<RmsNorm> kRmsNorm[] = {{"cuda", always, run_rms_norm}};
+constexpr Implementation<RmsNormQuantize> kRmsNormQuantize[] = {{"cuda", always, run_rms_norm_quantize}};
+constexpr Implementation<ReorderQuantize> kReorderQuantize[] = {{"cuda", always, run_reorder_quantize}};
+constexpr Implementation<SiluMul> kSiluMul[] = {{"cuda", always, run_silu_mul}};
+constexpr Implementation<SiluMulQuantize> kSiluMulQuantize[] = {{"cuda", always, run_silu_mul_quantize}};
+constexpr Implementation<LogSumExp> kLogSumExp[] = {{"cuda", always, run_log_sum_exp}};
+constexpr Implementation<PickColumns> kPickColumns[] = {{"cuda", always, run_pick_columns}};
+constexpr Implementation<Argmax> kArgmax[] = {{"cuda", always, run_argmax}};
+constexpr Implementation<RandomFill> kRandomFill[] = {{"cuda", always, run_random_fill}};
+constexpr Implementation<RopeAppend> kRopeAppend[] = {{"cuda", always, run_rope_append}};
+constexpr Implementation<LinearFloat> kLinearFloat[] = {
+    {"cublas_lt", supports_cublas_lt, run_cublas_lt},
+    {"cublas", supports_cublas, run_cublas},
+    {"cuda_exact", always, run_linear_float_exact},
+};
+constexpr Implementation<LinearLowBit> kLinearLowBit[] = {
+    {"gemm_w4a4_sm90", supports_tiles, run_gemm_w4a4},
+    {"reference", always, run_linear_low_bit_general},
+};
+constexpr Implementation<Attention> kAttention[] = {
+    {"flash_sm90", supports_fast, run_attention<false>},
+    {"cuda_exact", always, run_attention<true>},
+};
+
+}  // namespace
+}  // namespace cuda
+
+PreparedWeight cuda_prepare(const DeviceContext& device, const LowBitWeight& weight, int activation_bits,
+                            WeightLayout weight_layout) {
+  const ChannelLayout& layout = weight.layout;
+  const auto copy = [&](const auto* values, int64_t count) {
+    using T = std::remove_cvref_t<decltype(*values)>;
+    const std::span<const T> span(values, values == nullptr ? 0 : static_cast<size_t>(count));
+    return Buffer<T>::copy_of(span, device.memory);
+  };
+  PreparedWeight out;
+  out.n = weight.n;
+  out.layout = layout;
+  out.activation_bits = activation_bits;
+  out.weight_layout = WeightLayout::canonical;
+  out.values = copy(weight.values, weight.n * weight.row_bytes());
+  out.scales = copy(weight.scales, weight.n * layout.groups());
+  if (layout.outlier_type == OutlierType::int8) {
+    out.outliers = copy(weight.outliers, weight.n * layout.n_outlier);
+    out.outlier_scales = copy(weight.outlier_scales, layout.n_outlier == 0 ? 0 : weight.n);
+  } else {
+    out.outliers_fp16 = copy(weight.outliers_fp16, weight.n * layout.n_outlier);
+  }
+  return cuda_pack(device, std::move(out), weight_layout);
+}
+
+PreparedWeight cuda_pack(const DeviceContext& device, PreparedWeight canonical, WeightLayout weight_layout) {
+  if (weight_layout == WeightLayout::canonical) return canonical;
+  PreparedWeight tiles;
+  tiles.n = canonical.n;
+  tiles.layout = canonical.layout;
+  tiles.activation_bits = canonical.activation_bits;
+  tiles.weight_layout = weight_layout;
+  const cuda::WeightTiles shape{tiles.n, tiles.layout.groups(), tiles.layout.n_outlier};
+  tiles.values = Buffer<uint8_t>(static_cast<size_t>(shape.bytes()), device.memory);
+  cuda::pack_weight({cuda::canonical(canonical), tiles.values.data()}, cuda::of(device).stream());
+  return tiles;
 }
 
 template <>
 std::span<const Implementation<EmbeddingLookup>> cuda_implementations() {
-  return {};
+  return cuda::kEmbedding;
 }
+
 template <>
 std::span<const Implementation<RmsNorm>> cuda_implementations() {
-  return {};
+  return cuda::kRmsNorm;
 }
+
 template <>
 std::span<const Implementation<RmsNormQuantize>> cuda_implementations() {
-  return {};
+  return cuda::kRmsNormQuantize;
 }
+
 template <>
 std::span<const Implementation<ReorderQuantize>> cuda_implementations() {
-  return {};
+  return cuda::kReorderQuantize;
 }
+
 template <>
 std::span<const Implementation<SiluMul>> cuda_implementations() {
-  return {};
+  return cuda::kSiluMul;
 }
+
 template <>
 std::span<const Implementation<SiluMulQuantize>> cuda_implementations() {
-  return {};
+  return cuda::kSiluMulQuantize;
 }
+
 template <>
 std::span<const Implementation<LogSumExp>> cuda_implementations() {
-  return {};
+  return cuda::kLogSumExp;
 }
+
 template <>
 std::span<const Implementation<PickColumns>> cuda_implementations() {
-  return {};
+  return cuda::kPickColumns;
 }
+
+template <>
+std::span<const Implementation<Argmax>> cuda_implementations() {
+  return cuda::kArgmax;
+}
+
+template <>
+std::span<const Implementation<RandomFill>> cuda_implementations() {
+  return cuda::kRandomFill;
+}
+
 template <>
 std::span<const Implementation<LinearFloat>> cuda_implementations() {
-  return {};
+  return cuda::kLinearFloat;
 }
+
 template <>
 std::span<const Implementation<LinearLowBit>> cuda_implementations() {
-  return {};
+  return cuda::kLinearLowBit;
 }
+
 template <>
 std::span<const Implementation<RopeAppend>> cuda_implementations() {
-  return {};
+  return cuda::kRopeAppend;
 }
+
 template <>
 std::span<const Implementation<Attention>> cuda_implementations() {
-  return {};
+  return cuda::kAttention;
 }
 
 }  // namespace atom

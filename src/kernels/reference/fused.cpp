@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/cpu/fused_tokens.h"
 #include "kernels/numerics.h"
+#include "kernels/random_value.h"
 #include "tensor/half.h"
 
 namespace atom::reference {
@@ -153,6 +155,23 @@ void log_sum_exp(const DeviceContext& device, const LogSumExp& op) {
           numerics::log_sum_exp(largest, numerics::sum_of_exp(op.x.row(t), n, largest));
     }
   });
+}
+
+void random_fill(const DeviceContext& device, const RandomFill& op) {
+  for_each_token_range(device, op.count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) put_random_value(op, i);
+  });
+}
+
+void argmax(const DeviceContext&, const Argmax& op) {
+  for (int64_t t = 0; t < op.x.rows; ++t) {
+    const float* row = op.x.row(t);
+    int32_t best = -1;
+    for (int64_t i = 0; i < op.x.cols; ++i) {
+      if (std::isfinite(row[i]) && (best < 0 || row[i] > row[best])) best = static_cast<int32_t>(i);
+    }
+    op.out[static_cast<size_t>(t)] = best;
+  }
 }
 
 void pick_columns(const DeviceContext&, const PickColumns& op) {

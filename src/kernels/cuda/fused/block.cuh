@@ -2,7 +2,8 @@
 
 #include <cstdint>
 
-/// Reductions and scans of a block of kRowThreads threads, in an order that depends on nothing but the values.
+/// Reductions and scans of a block of kRowThreads threads, in an order that depends on nothing but the
+/// values.
 namespace atom::cuda::fused {
 
 inline constexpr int kRowThreads = 1024;

@@ -17,12 +17,17 @@ inline bool is_four_aligned(const ChannelLayout& layout) {
          layout.k % 4 == 0 && layout.n_outlier % 4 == 0;
 }
 
-/// Whether the kernel that holds a token's row in shared memory takes it.
-inline bool is_fast_row(const ChannelLayout& layout) {
-  return is_four_aligned(layout) && layout.k <= 16384;
+/// Units of a row: 128 normal channels each, all the outliers one; or pieces of 128 channels as they come in.
+inline int64_t row_units(const ChannelLayout& layout) {
+  return std::max(layout.groups() + (layout.n_outlier > 0 ? 1 : 0), (layout.k + kChannels - 1) / kChannels);
 }
 
-/// Shape of a block of that kernel. A unit is 128 normal channels or all the outliers.
+/// Whether the kernel that holds a token's row in shared memory takes it: up to 16,384 channels.
+inline bool is_fast_row(const ChannelLayout& layout) {
+  return is_four_aligned(layout) && row_units(layout) <= 128;
+}
+
+/// Shape of a block of that kernel.
 struct RowConfig {
   /// Units that a warp handles: 1, 2, 4 or 8.
   int units_per_warp;
@@ -37,8 +42,7 @@ constexpr int max_warps(int units_per_warp) {
 /// Few tokens: as many warps as a block can have, for the shortest time. Many: four units a warp, so that
 /// several tokens share a multiprocessor and one's loads hide behind another's arithmetic.
 inline RowConfig row_config(const ChannelLayout& layout, int64_t tokens, int sm_count) {
-  const int64_t outlier_units = layout.n_outlier > 0 ? 1 : 0;
-  const int64_t units = std::max(layout.groups() + outlier_units, (layout.k + kChannels - 1) / kChannels);
+  const int64_t units = row_units(layout);
   int per_warp = tokens <= 2 * int64_t{sm_count} ? 1 : 4;
   while (per_warp * int64_t{max_warps(per_warp)} < units) per_warp *= 2;
   return {per_warp, static_cast<int>((units + per_warp - 1) / per_warp)};

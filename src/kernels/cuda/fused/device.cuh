@@ -4,7 +4,7 @@
 
 #include "kernels/numerics.h"
 
-/// What the fused kernels share on the device: dependent launch, loads and stores of four elements of a float
+/// What the fused kernels share on the device: loads and stores of four elements of a float
 /// type, and reductions whose order does not matter.
 namespace atom::cuda::fused {
 
@@ -15,15 +15,6 @@ struct Half {
 struct BFloat16 {
   uint16_t bits;
 };
-
-/// Waits for the kernels ahead in the stream; nothing that they write may be touched before.
-__device__ inline void wait_for_predecessor() {
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-}
-/// Lets the next kernel of the stream start; it waits for this one's end before it reads.
-__device__ inline void let_successor_start() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
 
 __device__ inline float widen(float x) {
   return x;

@@ -2,9 +2,9 @@
 
 #include <cstdint>
 
-#include "base/error.h"
 #include "kernels/cuda/fused/device.cuh"
 #include "kernels/cuda/fused/fused.h"
+#include "kernels/cuda/runtime.h"
 
 /// From run-time types to template arguments, and the checks that all ops share.
 namespace atom::cuda::fused {
@@ -47,6 +47,18 @@ inline bool is_aligned(const void* data, int64_t stride, DType dtype) {
 
 inline void expect(bool condition, const char* what) {
   if (!condition) throw Error(std::string("CUDA: ") + what);
+}
+
+inline unsigned blocks_for(int64_t items, int64_t per_block) {
+  return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
+/// Streaming multiprocessors of the current device.
+inline int sm_count() {
+  int device = 0, count = 0;
+  ATOM_CUDA_CHECK(cudaGetDevice(&device));
+  ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
 }
 
 /// Rows and columns as the output wants them, and a layout that its form can hold.

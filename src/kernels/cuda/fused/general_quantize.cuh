@@ -77,8 +77,8 @@ __global__ void __launch_bounds__(kGeneralThreads)
   const int64_t k = spec.layout.k, n_outlier = spec.layout.n_outlier, k_normal = k - n_outlier;
   const int64_t token = blockIdx.x;
   const OutputRow out{&a.out, {a.tokens, groups, n_outlier}, token};
-  let_successor_start();
-  wait_for_predecessor();
+  launch_dependents();
+  wait_for_dependencies();
 
   const In* x = static_cast<const In*>(a.x) + token * a.stride;
   for (int64_t i = thread; i < k; i += kGeneralThreads) {

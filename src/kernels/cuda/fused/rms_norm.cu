@@ -1,9 +1,9 @@
-// RMSNorm. x [tokens, stride] f32, f16 or bf16, weight [k] f32 -> out [tokens, stride], y = (x * factor) * weight.
-// A block a token: the row goes to shared memory as it is, one warp walks the 16 chains of the sum of squares (the
-// contract's order), all write. Four elements a thread where rows are aligned, else one.
+// RMSNorm. x [tokens, stride] f32, f16 or bf16, weight [k] f32 -> out [tokens, stride], y = (x * factor) *
+// weight. A block a token: the row goes to shared memory as it is, one warp walks the 16 chains of the sum of
+// squares (the contract's order), all write. Four elements a thread where rows are aligned, else one.
 
 #include "kernels/cuda/fused/dispatch.h"
-#include "kernels/cuda/fused/launch.h"
+#include "kernels/cuda/runtime.h"
 
 namespace atom::cuda {
 namespace {
@@ -28,8 +28,8 @@ __global__ void __launch_bounds__(1024) rms_norm_kernel(const Norm a) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const In* x = static_cast<const In*>(a.x) + int64_t{blockIdx.x} * a.stride;
   Out* out = static_cast<Out*>(a.out) + int64_t{blockIdx.x} * a.out_stride;
-  let_successor_start();
-  wait_for_predecessor();
+  launch_dependents();
+  wait_for_dependencies();
 
   if constexpr (kVector) {
     constexpr int kPer = 16 / sizeof(In);
@@ -63,7 +63,9 @@ __global__ void __launch_bounds__(1024) rms_norm_kernel(const Norm a) {
 void rms_norm(const RmsNormArgs& args, cudaStream_t stream) {
   const ConstMatrix& x = args.x;
   expect(x.rows == args.out.rows && x.cols == args.out.cols, "rms_norm: shapes differ");
-  const Norm a{x.data,   x.stride, static_cast<int>(x.cols), args.weight, args.eps, args.out.data, args.out.stride};
+  if (x.rows == 0) return;
+  const Norm a{x.data,   x.stride,      static_cast<int>(x.cols), args.weight,
+               args.eps, args.out.data, args.out.stride};
   const bool vector = x.cols % 8 == 0 && is_aligned(x.data, x.stride, x.dtype) &&
                       is_aligned(args.out.data, args.out.stride, args.out.dtype) &&
                       is_aligned(args.weight, 0, DType::f32);
@@ -73,8 +75,8 @@ void rms_norm(const RmsNormArgs& args, cudaStream_t stream) {
   with_types(x.dtype, args.out.dtype, [&](auto in, auto out) {
     using In = typename decltype(in)::type;
     using Out = typename decltype(out)::type;
-    launch("rms_norm", vector ? rms_norm_kernel<In, Out, true> : rms_norm_kernel<In, Out, false>,
-           dim3(static_cast<unsigned>(x.rows)), threads, shared, stream, a);
+    launch(vector ? rms_norm_kernel<In, Out, true> : rms_norm_kernel<In, Out, false>,
+           dim3(static_cast<unsigned>(x.rows)), threads, shared, stream, {}, a);
   });
 }
 

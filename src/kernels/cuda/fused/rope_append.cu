@@ -1,16 +1,17 @@
-// RoPE on q and k, an optional Hadamard transform of their heads, then k and v into the paged cache (f32, f16, int8
-// or int4). q [tokens, n_heads * d] f32 in place; k, v [tokens, n_kv_heads * d] f32; KvLayerView for the cache.
-// A row is one head of q, k or v of a token. Fast form, d = 32, 64, 128 or 256: d / 4 lanes a row (32 at most), each
-// with kPairs pairs of neighbours (2i, 2i + 1) of the lower half and their partners of the upper one, so that RoPE
-// needs no exchange, the butterflies of distance 2 ... d/4 are shuffles, and a lane packs whole bytes. General form,
-// any even d: a warp a row in shared memory. Minimum and maximum by shuffles: their order does not matter.
-// Every float operation is that of the reference (reference/rope.cpp). Source: Atom, section 4.4; docs/numerics.md.
+// RoPE on q and k, an optional Hadamard transform of their heads, then k and v into the paged cache (f32,
+// f16, int8 or int4). q [tokens, n_heads * d] f32 in place; k, v [tokens, n_kv_heads * d] f32; KvLayerView
+// for the cache. A row is one head of q, k or v of a token. Fast form, d = 32, 64, 128 or 256: d / 4 lanes a
+// row (32 at most), each with kPairs pairs of neighbours (2i, 2i + 1) of the lower half and their partners of
+// the upper one, so that RoPE needs no exchange, the butterflies of distance 2 ... d/4 are shuffles, and a
+// lane packs whole bytes. General form, any even d: a warp a row in shared memory. Minimum and maximum by
+// shuffles: their order does not matter. Every float operation is that of the reference (reference/rope.cpp).
+// Source: Atom, section 4.4; docs/numerics.md.
 
 #include <bit>
 #include <cmath>
 
 #include "kernels/cuda/fused/dispatch.h"
-#include "kernels/cuda/fused/launch.h"
+#include "kernels/cuda/runtime.h"
 
 namespace atom::cuda {
 namespace {
@@ -66,20 +67,21 @@ struct Row {
 };
 
 __device__ uint32_t pack_params(const numerics::KvParams& p) {
-  return static_cast<uint32_t>(narrow<Half>(p.scale).bits) | static_cast<uint32_t>(narrow<Half>(p.minimum).bits) << 16;
+  return static_cast<uint32_t>(narrow<Half>(p.scale).bits) |
+         static_cast<uint32_t>(narrow<Half>(p.minimum).bits) << 16;
 }
 
 __device__ uint16_t cache_half(float x) {
   return narrow<Half>(numerics::finite_half(x)).bits;
 }
 
-/// kLanes lanes a row of kLanes * kPairs * 4 elements: lane l has x[p][0], x[p][1] = elements 2(l + p * kLanes) and
-/// the next, of the lower half, x[p][2], x[p][3] the same of the upper half.
+/// kLanes lanes a row of kLanes * kPairs * 4 elements: lane l has x[p][0], x[p][1] = elements 2(l + p *
+/// kLanes) and the next, of the lower half, x[p][2], x[p][3] the same of the upper half.
 template <int kLanes, int kPairs>
 __global__ void __launch_bounds__(kThreads) rope_append_kernel(const Rope a) {
   constexpr int kDim = kLanes * kPairs * 4, kHalf = kDim / 2;
-  let_successor_start();
-  wait_for_predecessor();
+  launch_dependents();
+  wait_for_dependencies();
   const RopeAppendArgs& args = a.args;
   const int64_t index = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kLanes;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
@@ -94,7 +96,8 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(const Rope a) {
     const float2 high = *reinterpret_cast<const float2*>(row.from + kHalf + place(p));
     x[p][0] = low.x, x[p][1] = low.y, x[p][2] = high.x, x[p][3] = high.y;
   }
-  // Whole warps take part in the shuffles below, rows of v and rows past the end too; their results are dropped.
+  // Whole warps take part in the shuffles below, rows of v and rows past the end too; their results are
+  // dropped.
   const bool turn = row.kind != Row::Kind::value;
   const int64_t position = args.positions[row.token];
   float y[kPairs][4];
@@ -197,8 +200,8 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(const Rope a) {
 
 __global__ void __launch_bounds__(kThreads) rope_append_general_kernel(const Rope a) {
   extern __shared__ float shared[];
-  let_successor_start();
-  wait_for_predecessor();
+  launch_dependents();
+  wait_for_dependencies();
   const RopeAppendArgs& args = a.args;
   const KvLayerView& cache = args.cache;
   const int dim = static_cast<int>(cache.head_dim), half = dim / 2;
@@ -212,7 +215,8 @@ __global__ void __launch_bounds__(kThreads) rope_append_general_kernel(const Rop
   if (row.kind != Row::Kind::value) {
     const int64_t position = args.positions[row.token];
     for (int i = lane; i < half; i += 32) {
-      const auto pair = numerics::rotate(x[i], x[i + half], args.cos[position * half + i], args.sin[position * half + i]);
+      const auto pair =
+          numerics::rotate(x[i], x[i + half], args.cos[position * half + i], args.sin[position * half + i]);
       x[i] = pair.first;
       x[i + half] = pair.second;
     }
@@ -272,15 +276,16 @@ void rope_append(const RopeAppendArgs& args, cudaStream_t stream) {
                        is_aligned(args.q, 0, DType::f32) && is_aligned(args.k, 0, DType::f32) &&
                        is_aligned(args.v, 0, DType::f32) && is_aligned(args.cos, 0, DType::f32) &&
                        is_aligned(args.sin, 0, DType::f32);
+  if (rows == 0) return;
   const auto run = [&](auto kernel, int lanes) {
-    launch("rope_append", kernel, dim3(grid_of(rows, kThreads / lanes)), kThreads, 0, stream, a);
+    launch(kernel, dim3(blocks_for(rows, kThreads / lanes)), kThreads, 0, stream, {}, a);
   };
   if (aligned && d == 32) return run(rope_append_kernel<8, 1>, 8);
   if (aligned && d == 64) return run(rope_append_kernel<16, 1>, 16);
   if (aligned && d == 128) return run(rope_append_kernel<32, 1>, 32);
   if (aligned && d == 256) return run(rope_append_kernel<32, 2>, 32);
-  launch("rope_append", rope_append_general_kernel, dim3(grid_of(rows, kThreads / 32)), kThreads,
-         static_cast<size_t>(kThreads / 32 * d) * sizeof(float), stream, a);
+  launch(rope_append_general_kernel, dim3(blocks_for(rows, kThreads / 32)), kThreads,
+         static_cast<size_t>(kThreads / 32 * d) * sizeof(float), stream, {}, a);
 }
 
 }  // namespace atom::cuda

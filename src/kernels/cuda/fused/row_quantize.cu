@@ -1,8 +1,8 @@
 #include "kernels/cuda/fused/config.h"
 #include "kernels/cuda/fused/dispatch.h"
 #include "kernels/cuda/fused/general_quantize.cuh"
-#include "kernels/cuda/fused/launch.h"
 #include "kernels/cuda/fused/row_quantize.cuh"
+#include "kernels/cuda/runtime.h"
 
 // rms_norm_quantize and reorder_quantize: the row kernel where the layout is fast, else the general one.
 namespace atom::cuda {
@@ -18,15 +18,15 @@ void launch_rows(const RowQuantize& a, int warps, cudaStream_t stream) {
   const auto kernel = row_quantize_kernel<In, norm, units>;
   int resident = 1;
   if (a.blocks.tokens > sms) {
-    if (shared > 48 * 1024) {
+    if (shared > 32 * 1024) {
       check(
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
           "row_quantize");
     }
-    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared), "row_quantize");
+    ATOM_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared));
   }
   const int64_t blocks = std::min<int64_t>(a.blocks.tokens, int64_t{sms} * std::max(resident, 1));
-  launch("row_quantize", kernel, dim3(static_cast<unsigned>(blocks)), threads, shared, stream, a);
+  launch(kernel, dim3(static_cast<unsigned>(blocks)), threads, shared, stream, {}, a);
 }
 
 template <class In, bool norm>
@@ -47,6 +47,8 @@ template <bool norm>
 void quantize_rows(const ConstMatrix& x, const float* weight, float eps, const int32_t* permutation,
                    const QuantizedOutput& out, cudaStream_t stream) {
   check_output(out, x.cols);
+  if (x.rows == 0) return;
+  constexpr Before kBefore = norm ? Before::rms_norm : Before::nothing;
   const ChannelLayout& layout = out.spec.layout;
   const bool aligned = is_aligned(x.data, x.stride, x.dtype) &&
                        x.stride * size_of(x.dtype) >= (x.cols * size_of(x.dtype) + 15) / 16 * 16 &&
@@ -72,9 +74,8 @@ void quantize_rows(const ConstMatrix& x, const float* weight, float eps, const i
       return launch_rows<In, norm>(a, row_config(layout, x.rows, sm_count()), stream);
     }
     const GeneralQuantize a{x.data, x.stride, x.rows, weight, eps, permutation, out};
-    launch("general_quantize", general_quantize_kernel < In, norm ? Before::rms_norm : Before::nothing >,
-           dim3(static_cast<unsigned>(x.rows)), kGeneralThreads,
-           static_cast<size_t>(layout.k) * sizeof(float), stream, a, layout.groups());
+    launch(general_quantize_kernel<In, kBefore>, dim3(static_cast<unsigned>(x.rows)), kGeneralThreads,
+           static_cast<size_t>(layout.k) * sizeof(float), stream, {}, a, layout.groups());
   });
 }
 

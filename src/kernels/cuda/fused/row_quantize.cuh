@@ -58,7 +58,8 @@ __device__ inline void store_block(const RowQuantize& a, int64_t token, int64_t 
 }
 
 template <class In, bool kNorm, int kUnits>
-__global__ void __launch_bounds__(32 * max_warps(kUnits), kUnits == 4 ? 2 : 1) row_quantize_kernel(const RowQuantize a) {
+__global__ void __launch_bounds__(32 * max_warps(kUnits), kUnits == 4 ? 2 : 1)
+    row_quantize_kernel(const RowQuantize a) {
   extern __shared__ __align__(16) unsigned char shared[];
   __shared__ float shared_factor;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -70,7 +71,7 @@ __global__ void __launch_bounds__(32 * max_warps(kUnits), kUnits == 4 ? 2 : 1) r
   const int groups = static_cast<int>(a.blocks.groups);
   const int n_outlier = static_cast<int>(a.blocks.n_outlier);
   const int units = groups + (n_outlier > 0 ? 1 : 0);
-  let_successor_start();
+  launch_dependents();
 
   // A lane's channels, as 16-bit indices; what lies beyond a unit's end is marked.
   constexpr uint32_t kNone = 0xFFFFu;
@@ -112,7 +113,7 @@ __global__ void __launch_bounds__(32 * max_warps(kUnits), kUnits == 4 ? 2 : 1) r
     asm volatile("cp.async.commit_group;" ::: "memory");
   };
 
-  wait_for_predecessor();
+  wait_for_dependencies();
   fetch(blockIdx.x, 0);
   int current = 0;
   for (int64_t token = blockIdx.x; token < a.blocks.tokens; token += gridDim.x, current ^= 1) {

@@ -1,14 +1,14 @@
-// Sampling from logits [rows, vocab] f32, a block a row; fused.h says what is chosen. Nothing is sorted: the order
-// is by weight w in (0, 1], then by id, and a place in it (the end of top-k, the end of top-p, the draw) is found by
-// radix descent over the bits of w: a histogram of the upper bits, the bin in which the place lies, then the
-// histogram of the next 10 bits of that bin's weights, and so on; at last the place among equal weights, by id.
-// A bin of the first histogram has one exponent, so the sum of its weights is exact: count, and the sums of the
-// mantissas' parts, all integers added by atomics whose order does not matter. Sums of bins are double, in a fixed
-// order. Nine passes over a row at most.
+// Sampling from logits [rows, vocab] f32, a block a row; fused.h says what is chosen. Nothing is sorted: the
+// order is by weight w in (0, 1], then by id, and a place in it (the end of top-k, the end of top-p, the
+// draw) is found by radix descent over the bits of w: a histogram of the upper bits, the bin in which the
+// place lies, then the histogram of the next 10 bits of that bin's weights, and so on; at last the place
+// among equal weights, by id. A bin of the first histogram has one exponent, so the sum of its weights is
+// exact: count, and the sums of the mantissas' parts, all integers added by atomics whose order does not
+// matter. Sums of bins are double, in a fixed order. Nine passes over a row at most.
 
 #include "kernels/cuda/fused/block.cuh"
 #include "kernels/cuda/fused/dispatch.h"
-#include "kernels/cuda/fused/launch.h"
+#include "kernels/cuda/runtime.h"
 
 namespace atom::cuda {
 namespace {
@@ -63,7 +63,8 @@ __device__ void clear(Histogram& h) {
 
 enum class Measure { count, weight };
 
-/// The first place at which the measure of all places up to it reaches `target` (`exceed`: is larger), or the last.
+/// The first place at which the measure of all places up to it reaches `target` (`exceed`: is larger), or the
+/// last.
 __device__ Place find(const float* w, int64_t vocab, Measure measure, double target, bool exceed, Shared& s) {
   Place place;
   double weight_before = 0, count_before = 0;
@@ -113,7 +114,8 @@ __device__ Place find(const float* w, int64_t vocab, Measure measure, double tar
     if (level == 2) {
       const double each = __uint_as_float(place.bits);
       const double equal = h.count[kBins - 1 - chosen];
-      const double missing = measure == Measure::count ? target - count_before : (target - weight_before) / each;
+      const double missing =
+          measure == Measure::count ? target - count_before : (target - weight_before) / each;
       const double ties = exceed ? floor(missing) + 1.0 : ceil(missing);
       place.ties = fmin(fmax(ties, 1.0), equal);
       place.weight = weight_before + place.ties * each;
@@ -154,7 +156,8 @@ __device__ int token_of(const float* w, int64_t vocab, const Place& place, Share
       const uint32_t ballot = matches(first);
       const auto here = static_cast<uint32_t>(__popc(ballot));
       if (here >= wanted) {
-        if (lane == 0) s.token = static_cast<int>(first) + static_cast<int>(__fns(ballot, 0, static_cast<int>(wanted)));
+        if (lane == 0)
+          s.token = static_cast<int>(first) + static_cast<int>(__fns(ballot, 0, static_cast<int>(wanted)));
         break;
       }
       wanted -= here;
@@ -215,24 +218,24 @@ __device__ int draw_by_id(const float* w, int64_t vocab, float least, double uni
   return s.token;
 }
 
-/// Sum of the weights >= least.
-__device__ double sum_from(const float* w, int64_t vocab, float least, Shared& s) {
-  double mine = 0;
+/// How many weights are >= least, zeros not counted.
+__device__ double count_from(const float* w, int64_t vocab, float least, Shared& s) {
+  int mine = 0;
 #pragma unroll 8
   for (int64_t i = threadIdx.x; i < vocab; i += kRowThreads) {
     const float f = w[i];
-    if (f >= least) mine += f;
+    mine += f > 0.0f && f >= least ? 1 : 0;
   }
-  s.weight_until[threadIdx.x] = block_scan(mine, s.doubles);
+  s.count_until[threadIdx.x] = block_scan(mine, s.doubles);
   __syncthreads();
-  return s.weight_until[kRowThreads - 1];
+  return s.count_until[kRowThreads - 1];
 }
 
-__global__ void __launch_bounds__(kRowThreads) sample_kernel(float* logits, int64_t vocab, int64_t stride,
-                                                             const SamplingRow* rows, int32_t* out) {
+__global__ void __launch_bounds__(kRowThreads)
+    sample_kernel(float* logits, int64_t vocab, int64_t stride, const SamplingRow* rows, int32_t* out) {
   __shared__ Shared s;
-  let_successor_start();
-  wait_for_predecessor();
+  launch_dependents();
+  wait_for_dependencies();
   float* w = logits + blockIdx.x * stride;
   const SamplingRow row = rows[blockIdx.x];
   const uint64_t best = best_of_row(w, vocab, s.keys);
@@ -264,15 +267,15 @@ __global__ void __launch_bounds__(kRowThreads) sample_kernel(float* logits, int6
   if (!ordered) {
     chosen = draw_by_id(w, vocab, least, row.uniform, s);
   } else {
-    // A place beyond all others: everything is kept.
-    Place end{1, 0, 0};
-    end = find(w, vocab, Measure::count, row.top_k > 0 ? row.top_k : static_cast<double>(vocab), false, s);
+    Place end =
+        find(w, vocab, Measure::count, row.top_k > 0 ? row.top_k : static_cast<double>(vocab), false, s);
     if (row.top_p < 1.0f) {
-      const Place cut = find(w, vocab, Measure::weight, static_cast<double>(row.top_p) * end.weight, false, s);
+      const Place cut =
+          find(w, vocab, Measure::weight, static_cast<double>(row.top_p) * end.weight, false, s);
       if (is_before(cut, end)) end = cut;
     }
     if (__float_as_uint(least) > end.bits) {
-      end = {__float_as_uint(least), static_cast<double>(vocab), sum_from(w, vocab, least, s)};
+      end = find(w, vocab, Measure::count, count_from(w, vocab, least, s), false, s);
     }
     Place drawn = find(w, vocab, Measure::weight, row.uniform * end.weight, true, s);
     if (is_before(end, drawn)) drawn = end;
@@ -285,8 +288,10 @@ __global__ void __launch_bounds__(kRowThreads) sample_kernel(float* logits, int6
 
 void sample(const SampleArgs& args, cudaStream_t stream) {
   const MutableMatrix& x = args.logits;
-  expect(x.dtype == DType::f32 && x.cols > 0 && x.cols <= (1 << 22), "sample: logits are f32, at most 4 Mi of them");
-  launch("sample", sample_kernel, dim3(static_cast<unsigned>(x.rows)), kRowThreads, 0, stream,
+  expect(x.dtype == DType::f32 && x.cols > 0 && x.cols <= (1 << 22),
+         "sample: logits are f32, at most 4 Mi of them");
+  if (x.rows == 0) return;
+  launch(sample_kernel, dim3(static_cast<unsigned>(x.rows)), kRowThreads, 0, stream, {},
          static_cast<float*>(x.data), x.cols, x.stride, args.params, args.out);
 }
 

@@ -1,14 +1,15 @@
-// silu(gate) * up, plain and quantized. gate_up [tokens, stride] f32, f16 or bf16, gate in columns [0, inner), up in
-// [inner, 2 * inner). Plain: four elements a thread. Quantized: to ActivationBlocks, a warp handles kUnits units of
-// 128 channels of a token, four a lane, all loads first; the scale by shuffles, 128 consecutive bytes of a block
-// written at once. The outliers are one unit; more than 128 are computed twice. Anything else goes to the general
-// kernel. x / (1 + exp(-x)) by the contract's exp and IEEE division. Source: Atom, section 4.3.
+// silu(gate) * up, plain and quantized. gate_up [tokens, stride] f32, f16 or bf16, gate in columns [0,
+// inner), up in [inner, 2 * inner). Plain: four elements a thread. Quantized: to ActivationBlocks, a warp
+// handles kUnits units of 128 channels of a token, four a lane, all loads first; the scale by shuffles, 128
+// consecutive bytes of a block written at once. The outliers are one unit; more than 128 are computed twice.
+// Anything else goes to the general kernel. x / (1 + exp(-x)) by the contract's exp and IEEE division.
+// Source: Atom, section 4.3.
 
 #include "kernels/cuda/fused/config.h"
 #include "kernels/cuda/fused/dispatch.h"
 #include "kernels/cuda/fused/general_quantize.cuh"
-#include "kernels/cuda/fused/launch.h"
 #include "kernels/cuda/fused/row_quantize.cuh"
+#include "kernels/cuda/runtime.h"
 
 namespace atom::cuda {
 namespace {
@@ -34,8 +35,8 @@ struct Plain {
 
 template <class In, class Out, bool kVector>
 __global__ void __launch_bounds__(kThreads) silu_mul_kernel(const Plain a) {
-  let_successor_start();
-  wait_for_predecessor();
+  launch_dependents();
+  wait_for_dependencies();
   const int64_t token = blockIdx.x;
   const In* gate = static_cast<const In*>(a.gate_up) + token * a.stride;
   const In* up = gate + a.inner;
@@ -43,7 +44,8 @@ __global__ void __launch_bounds__(kThreads) silu_mul_kernel(const Plain a) {
   const int64_t first = int64_t{blockIdx.y} * kThreads + threadIdx.x;
   const int64_t step = int64_t{gridDim.y} * kThreads;
   if constexpr (kVector) {
-    for (int64_t i = 4 * first; i < a.inner; i += 4 * step) store4(out + i, silu_mul4(load4(gate + i), load4(up + i)));
+    for (int64_t i = 4 * first; i < a.inner; i += 4 * step)
+      store4(out + i, silu_mul4(load4(gate + i), load4(up + i)));
   } else {
     for (int64_t i = first; i < a.inner; i += step) {
       out[i] = narrow<Out>(numerics::silu(widen(gate[i])) * widen(up[i]));
@@ -53,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_kernel(const Plain a) {
 
 template <class In, int kUnits>
 __global__ void __launch_bounds__(kThreads) silu_mul_quantize_kernel(const RowQuantize a) {
-  let_successor_start();
+  launch_dependents();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int groups = static_cast<int>(a.blocks.groups);
@@ -62,7 +64,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_quantize_kernel(const RowQu
   const In* up = gate + a.k;
   const int first = (static_cast<int>(blockIdx.y) * (kThreads / 32) + warp) * kUnits;
   const auto start_of = [&](int unit) { return (unit < groups ? unit * 128 : a.k_normal) + 4 * lane; };
-  wait_for_predecessor();
+  wait_for_dependencies();
 
   Four g[kUnits], u[kUnits];
 #pragma unroll
@@ -105,15 +107,17 @@ __global__ void __launch_bounds__(kThreads) silu_mul_quantize_kernel(const RowQu
 void silu_mul(const SiluMulArgs& args, cudaStream_t stream) {
   const int64_t inner = args.out.cols;
   expect(args.gate_up.cols == 2 * inner && args.gate_up.rows == args.out.rows, "silu_mul: shapes differ");
+  if (args.out.rows == 0) return;
   const Plain a{args.gate_up.data, args.gate_up.stride, args.out.rows, inner, args.out.data, args.out.stride};
-  const bool vector = inner % 4 == 0 && is_aligned(args.gate_up.data, args.gate_up.stride, args.gate_up.dtype) &&
+  const bool vector = inner % 4 == 0 &&
+                      is_aligned(args.gate_up.data, args.gate_up.stride, args.gate_up.dtype) &&
                       is_aligned(args.out.data, args.out.stride, args.out.dtype);
-  const dim3 grid(static_cast<unsigned>(args.out.rows), grid_of(inner, kThreads * (vector ? 4 : 1)));
+  const dim3 grid(static_cast<unsigned>(args.out.rows), blocks_for(inner, kThreads * (vector ? 4 : 1)));
   with_types(args.gate_up.dtype, args.out.dtype, [&](auto in, auto out) {
     using In = typename decltype(in)::type;
     using Out = typename decltype(out)::type;
-    launch("silu_mul", vector ? silu_mul_kernel<In, Out, true> : silu_mul_kernel<In, Out, false>, grid, kThreads, 0,
-           stream, a);
+    launch(vector ? silu_mul_kernel<In, Out, true> : silu_mul_kernel<In, Out, false>, grid, kThreads, 0,
+           stream, {}, a);
   });
 }
 
@@ -122,6 +126,7 @@ void silu_mul_quantize(const SiluMulQuantizeArgs& args, cudaStream_t stream) {
   const QuantizedOutput& out = args.out;
   const ChannelLayout& layout = out.spec.layout;
   check_output(out, x.cols / 2);
+  if (x.rows == 0) return;
   const bool aligned = is_aligned(x.data, x.stride, x.dtype) && is_aligned(out.values, 0, DType::i8);
   with_type(x.dtype, [&](auto type) {
     using In = typename decltype(type)::type;
@@ -143,14 +148,13 @@ void silu_mul_quantize(const SiluMulQuantizeArgs& args, cudaStream_t stream) {
       // The unit of the outliers always exists: it writes their scale, 0 when there are none.
       const int units = static_cast<int>(layout.groups()) + 1;
       const int per_warp = x.rows <= 64 ? 1 : 2;
-      const dim3 grid(static_cast<unsigned>(x.rows), grid_of(units, kThreads / 32 * per_warp));
-      return launch("silu_mul_quantize",
-                    per_warp == 1 ? silu_mul_quantize_kernel<In, 1> : silu_mul_quantize_kernel<In, 2>, grid,
-                    kThreads, 0, stream, a);
+      const dim3 grid(static_cast<unsigned>(x.rows), blocks_for(units, kThreads / 32 * per_warp));
+      return launch(per_warp == 1 ? silu_mul_quantize_kernel<In, 1> : silu_mul_quantize_kernel<In, 2>, grid,
+                    kThreads, 0, stream, {}, a);
     }
     const GeneralQuantize a{x.data, x.stride, x.rows, nullptr, 0.0f, nullptr, out};
-    launch("general_quantize", general_quantize_kernel<In, Before::silu_mul>, dim3(static_cast<unsigned>(x.rows)),
-           kGeneralThreads, static_cast<size_t>(layout.k) * sizeof(float), stream, a, layout.groups());
+    launch(general_quantize_kernel<In, Before::silu_mul>, dim3(static_cast<unsigned>(x.rows)),
+           kGeneralThreads, static_cast<size_t>(layout.k) * sizeof(float), stream, {}, a, layout.groups());
   });
 }
 

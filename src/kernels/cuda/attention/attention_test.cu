@@ -1,0 +1,299 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "kernels/attention_testing.h"
+#include "kernels/cuda/attention/attention.h"
+#include "kernels/cuda/attention/config.h"
+#include "kernels/cuda/runtime.h"
+#include "tensor/half.h"
+
+namespace atom::cuda {
+namespace {
+
+using testing::AttentionBatch;
+using HostShape = testing::AttentionShape;
+
+bool no_device() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) != cudaSuccess || count == 0;
+}
+
+#define SKIP_WITHOUT_DEVICE() \
+  if (no_device()) GTEST_SKIP() << "no CUDA device"
+
+class DeviceBuffer {
+ public:
+  explicit DeviceBuffer(size_t bytes, int fill = 0xFF) {
+    ATOM_CUDA_CHECK(cudaMalloc(&data_, std::max<size_t>(bytes, 16)));
+    ATOM_CUDA_CHECK(cudaMemset(data_, fill, std::max<size_t>(bytes, 16)));
+  }
+  DeviceBuffer(const void* source, size_t bytes) : DeviceBuffer(bytes) {
+    if (bytes > 0) ATOM_CUDA_CHECK(cudaMemcpy(data_, source, bytes, cudaMemcpyHostToDevice));
+  }
+  DeviceBuffer(const DeviceBuffer&) = delete;
+  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
+  ~DeviceBuffer() { cudaFree(data_); }
+
+  template <class T>
+  T* as() {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  void* data_ = nullptr;
+};
+
+uint16_t to_16_bits(float x, DType type) {
+  return type == DType::f16 ? float_to_half(x) : float_to_bfloat16(x);
+}
+
+float from_16_bits(uint16_t x, DType type) {
+  return type == DType::f16 ? half_to_float(x) : bfloat16_to_float(x);
+}
+
+struct Options {
+  bool exact = true;
+  DType type = DType::f32;
+  /// How far the bound of the contexts lies above the longest.
+  int64_t slack = 0;
+};
+
+/// Runs `batch` on the device. The queries are rounded to options.type first, in the batch too.
+std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) {
+  const Attention op = batch.op();
+  const KvLayerView& view = op.cache;
+  const auto n_cache_rows = static_cast<size_t>(view.n_blocks * view.n_kv_heads * view.block_size);
+  const auto row_bytes = static_cast<size_t>(view.row_bytes());
+  DeviceBuffer keys(view.keys, n_cache_rows * row_bytes);
+  DeviceBuffer values(view.values, n_cache_rows * row_bytes);
+  DeviceBuffer key_params(view.key_params, view.key_params != nullptr ? n_cache_rows * 4 : 0);
+  DeviceBuffer value_params(view.value_params, view.value_params != nullptr ? n_cache_rows * 4 : 0);
+
+  std::vector<int32_t> tables;
+  std::vector<size_t> offsets;
+  AttentionArgs args;
+  for (const SequenceSpan& span : op.sequences) {
+    offsets.push_back(tables.size());
+    const int64_t n = (span.context + view.block_size - 1) / view.block_size;
+    tables.insert(tables.end(), span.blocks, span.blocks + n);
+    args.max_rows = std::max(args.max_rows, span.n_rows);
+    args.max_context = std::max(args.max_context, span.context + options.slack);
+  }
+  DeviceBuffer device_tables(tables.data(), tables.size() * sizeof(int32_t));
+  std::vector<SequenceSpan> spans(op.sequences.begin(), op.sequences.end());
+  for (size_t i = 0; i < spans.size(); ++i) spans[i].blocks = device_tables.as<int32_t>() + offsets[i];
+  DeviceBuffer device_spans(spans.data(), spans.size() * sizeof(SequenceSpan));
+
+  const auto n = static_cast<size_t>(batch.q().rows() * batch.row_width());
+  const size_t size = size_of(options.type);
+  std::vector<uint16_t> narrow;
+  if (options.type != DType::f32) {
+    for (float& x : batch.q().span()) {
+      narrow.push_back(to_16_bits(x, options.type));
+      x = from_16_bits(narrow.back(), options.type);
+    }
+  }
+  const void* source = options.type == DType::f32 ? static_cast<const void*>(batch.q().span().data())
+                                                  : static_cast<const void*>(narrow.data());
+  DeviceBuffer q(source, n * size);
+  DeviceBuffer out(n * size);
+
+  args.q = q.as<void>();
+  args.q_dtype = options.type;
+  args.q_stride = batch.row_width();
+  args.out = out.as<void>();
+  args.out_dtype = options.type;
+  args.out_stride = batch.row_width();
+  args.sequences = device_spans.as<SequenceSpan>();
+  args.n_sequences = static_cast<int64_t>(spans.size());
+  args.cache = view;
+  args.cache.keys = keys.as<std::byte>();
+  args.cache.values = values.as<std::byte>();
+  args.cache.key_params = view.key_params != nullptr ? key_params.as<uint16_t>() : nullptr;
+  args.cache.value_params = view.value_params != nullptr ? value_params.as<uint16_t>() : nullptr;
+  args.n_heads = op.n_heads;
+  args.scale = op.scale;
+  AttentionContext context;
+  ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&context.sm_count, cudaDevAttrMultiProcessorCount, 0));
+  context.scratch_bytes = attention_scratch_bytes(args, context.sm_count);
+  DeviceBuffer scratch(context.scratch_bytes);
+  context.scratch = scratch.as<void>();
+  context.exact = options.exact;
+  attention(context, args);
+  ATOM_CUDA_CHECK(cudaDeviceSynchronize());
+
+  std::vector<float> result(n);
+  if (options.type == DType::f32) {
+    ATOM_CUDA_CHECK(cudaMemcpy(result.data(), out.as<void>(), n * size, cudaMemcpyDeviceToHost));
+  } else {
+    ATOM_CUDA_CHECK(cudaMemcpy(narrow.data(), out.as<void>(), n * size, cudaMemcpyDeviceToHost));
+    for (size_t i = 0; i < n; ++i) result[i] = from_16_bits(narrow[i], options.type);
+  }
+  return result;
+}
+
+/// The fastest CPU implementation: all of them give the same bits.
+std::vector<float> run_on_cpu(AttentionBatch& batch) {
+  static ThreadPool pool(8);
+  const DeviceContext device{&pool, detect_cpu_isa()};
+  return batch.run(select(device, batch.op()).name, device);
+}
+
+std::string describe(const HostShape& shape) {
+  return fmt::format("{} head_dim {} kv_heads {} group {} block {}", name_of(shape.format), shape.head_dim,
+                     shape.n_kv_heads, shape.group, shape.block_size);
+}
+
+/// The same bits, or both NaN (whose sign differs between processors).
+::testing::AssertionResult same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (std::isnan(a[i]) && std::isnan(b[i])) continue;
+    if (std::memcmp(&a[i], &b[i], sizeof(float)) != 0) {
+      return ::testing::AssertionFailure()
+             << "value " << i << " of " << a.size() << ": " << a[i] << " and " << b[i];
+    }
+  }
+  return ::testing::AssertionSuccess();
+}
+
+/// Relative to the norm of a head's output: fp16 operands round scores, weights and values to 2^-11.
+constexpr double kTolerance = 4e-3;
+
+::testing::AssertionResult close(const std::vector<float>& a, const std::vector<float>& expected,
+                                 int64_t head_dim, double tolerance) {
+  const auto width = static_cast<size_t>(head_dim);
+  for (size_t head = 0; head < a.size() / width; ++head) {
+    double error = 0.0;
+    double norm = 0.0;
+    for (size_t i = head * width; i < (head + 1) * width; ++i) {
+      error += std::pow(static_cast<double>(a[i]) - static_cast<double>(expected[i]), 2);
+      norm += std::pow(static_cast<double>(expected[i]), 2);
+    }
+    if (!(std::sqrt(error) <= tolerance * std::sqrt(norm))) {
+      return ::testing::AssertionFailure()
+             << "head " << head << " of " << a.size() / width << ": error " << std::sqrt(error / norm)
+             << ", first values " << a[head * width] << " and " << expected[head * width];
+    }
+  }
+  return ::testing::AssertionSuccess();
+}
+
+const std::vector<int64_t> kContexts = {1, 15, 16, 17, 63, 64, 65, 511, 512, 513, 2048};
+
+std::vector<int64_t> ones() {
+  return std::vector<int64_t>(kContexts.size(), 1);
+}
+
+TEST(CudaExactAttention, DecodeHasTheBitsOfTheCpu) {
+  SKIP_WITHOUT_DEVICE();
+  for (const KvFormat format : {KvFormat::f32, KvFormat::f16, KvFormat::int8, KvFormat::int4}) {
+    for (const int64_t head_dim : {32, 64, 96, 128, 200, 6}) {
+      for (const int64_t group : {1, 3, 8}) {
+        AttentionBatch batch({format, head_dim, 2, group, 16, 1.0f}, kContexts, ones());
+        EXPECT_TRUE(same_bits(run_on_device(batch, {true, DType::f32, 0}), run_on_cpu(batch)))
+            << describe(batch.shape());
+      }
+    }
+  }
+}
+
+TEST(CudaExactAttention, MixedRowsHaveTheBitsOfTheCpu) {
+  SKIP_WITHOUT_DEVICE();
+  const std::vector<int64_t> rows = {1, 15, 3, 1, 63, 2, 65, 40, 1, 513, 100};
+  for (const KvFormat format : {KvFormat::f32, KvFormat::f16, KvFormat::int8, KvFormat::int4}) {
+    for (const int64_t head_dim : {64, 96, 128}) {
+      for (const int64_t block_size : {8, 16, 256}) {
+        AttentionBatch batch({format, head_dim, 1, block_size == 16 ? 3 : 4, block_size, 1.0f}, kContexts,
+                             rows);
+        EXPECT_TRUE(same_bits(run_on_device(batch, {true, DType::f32, 700}), run_on_cpu(batch)))
+            << describe(batch.shape());
+      }
+    }
+  }
+}
+
+TEST(CudaExactAttention, ManyBlocksMergeTheirOwnSegments) {
+  SKIP_WITHOUT_DEVICE();
+  // Too many blocks to split: 2 KV heads, 12 sequences.
+  std::vector<int64_t> contexts(12, 1100);
+  for (size_t i = 0; i < contexts.size(); ++i) contexts[i] += static_cast<int64_t>(i) * 7;
+  AttentionBatch batch({KvFormat::int4, 64, 4, 3, 16, 4.0f}, contexts, std::vector<int64_t>(12, 120));
+  EXPECT_TRUE(same_bits(run_on_device(batch, {true, DType::f32, 0}), run_on_cpu(batch)));
+}
+
+TEST(CudaExactAttention, LargeAndNanScoresAreThoseOfTheCpu) {
+  SKIP_WITHOUT_DEVICE();
+  AttentionBatch batch({KvFormat::f32, 64, 2, 2, 16, 60.0f}, {100, 600}, {30, 5});
+  batch.q()(3, 5) = std::numeric_limits<float>::quiet_NaN();
+  batch.q()(4, 70) = std::numeric_limits<float>::infinity();
+  EXPECT_TRUE(same_bits(run_on_device(batch, {true, DType::f32, 0}), run_on_cpu(batch)));
+}
+
+TEST(CudaDecodeAttention, MatchesTheReference) {
+  SKIP_WITHOUT_DEVICE();
+  for (const KvFormat format : {KvFormat::f16, KvFormat::int8, KvFormat::int4}) {
+    for (const int64_t head_dim : {64, 128}) {
+      for (const int64_t group : {1, 3, 4, 8, 12}) {
+        AttentionBatch batch({format, head_dim, 2, group, group == 1 ? 8 : 16, 1.0f}, kContexts, ones());
+        EXPECT_TRUE(
+            close(run_on_device(batch, {false, DType::f32, 100}), run_on_cpu(batch), head_dim, kTolerance))
+            << describe(batch.shape());
+      }
+    }
+  }
+}
+
+TEST(CudaDecodeAttention, SeveralRowsEachSeeTheirOwnPast) {
+  SKIP_WITHOUT_DEVICE();
+  const std::vector<int64_t> rows = {1, 4, 4, 3, 2, 1, 4, 4, 1, 4, 4};
+  for (const KvFormat format : {KvFormat::f16, KvFormat::int8, KvFormat::int4}) {
+    AttentionBatch batch({format, 128, 2, 4, 32, 1.0f}, kContexts, rows);
+    EXPECT_TRUE(close(run_on_device(batch, {false, DType::f16, 0}), run_on_cpu(batch), 128, kTolerance))
+        << describe(batch.shape());
+  }
+}
+
+TEST(CudaDecodeAttention, ManySequencesAndLongContexts) {
+  SKIP_WITHOUT_DEVICE();
+  std::vector<int64_t> contexts;
+  for (int64_t i = 0; i < 70; ++i) contexts.push_back(1 + i * 29 % 900);
+  AttentionBatch many({KvFormat::int4, 128, 8, 1, 16, 1.0f}, contexts, std::vector<int64_t>(70, 1));
+  EXPECT_TRUE(close(run_on_device(many, {false, DType::bf16, 0}), run_on_cpu(many), 128, 8e-3));
+  for (const KvFormat format : {KvFormat::f16, KvFormat::int8, KvFormat::int4}) {
+    AttentionBatch deep({format, 128, 2, 4, 16, 3.0f}, {12345}, {1});
+    EXPECT_TRUE(close(run_on_device(deep, {false, DType::f32, 0}), run_on_cpu(deep), 128, kTolerance));
+  }
+}
+
+TEST(CudaPrefillAttention, MatchesTheReference) {
+  SKIP_WITHOUT_DEVICE();
+  const std::vector<int64_t> rows = {1, 15, 3, 1, 63, 30, 65, 40, 130, 513, 200};
+  for (const KvFormat format : {KvFormat::f16, KvFormat::int8, KvFormat::int4}) {
+    for (const int64_t head_dim : {64, 128}) {
+      for (const int64_t block_size : {8, 16, 64, 256}) {
+        AttentionBatch batch({format, head_dim, 2, block_size == 16 ? 3 : 1, block_size, 1.0f}, kContexts,
+                             rows);
+        EXPECT_TRUE(
+            close(run_on_device(batch, {false, DType::f32, 0}), run_on_cpu(batch), head_dim, kTolerance))
+            << describe(batch.shape());
+      }
+    }
+  }
+}
+
+TEST(CudaPrefillAttention, LongChunks) {
+  SKIP_WITHOUT_DEVICE();
+  for (const DType type : {DType::f16, DType::bf16}) {
+    AttentionBatch batch({KvFormat::int4, 128, 2, 4, 16, 2.0f}, {1500, 2300}, {1500, 700});
+    EXPECT_TRUE(close(run_on_device(batch, {false, type, 0}), run_on_cpu(batch), 128,
+                      type == DType::f16 ? kTolerance : 8e-3));
+  }
+}
+
+}  // namespace
+}  // namespace atom::cuda

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/kv_view.h"
+
+/// What the host chooses for the attention kernels, from upper bounds of the shapes alone. Plain integers, so
+/// that it is tested without a GPU.
+namespace atom::cuda {
+
+struct AttentionShape {
+  int64_t n_sequences = 0;
+  int64_t max_rows = 0;
+  int64_t max_context = 0;
+  int64_t n_heads = 0;
+  int64_t n_kv_heads = 0;
+  int64_t head_dim = 0;
+
+  int64_t group() const { return n_heads / n_kv_heads; }
+};
+
+/// The exact kernel: blocks of `rows` query rows (token and head of one KV head), channels padded to
+/// `padded_dim`. `split`: every segment of 512 keys is a block of its own, and a second kernel merges them in
+/// order.
+struct ExactPlan {
+  int rows = 32;
+  int padded_dim = 64;
+  bool split = false;
+  int64_t row_tiles = 1;
+  int64_t segments = 1;
+  size_t scratch_bytes = 0;
+};
+
+ExactPlan plan_exact(const AttentionShape& shape, int sm_count);
+
+/// Floats that a split segment keeps for a row: its maximum, 16 sums (from the fourth float on) and head_dim
+/// weighted values.
+constexpr int64_t kExactPartialHeader = 20;
+
+/// The decode kernel. An item is 8 columns (row and head) of one KV head of one sequence and one of `splits`
+/// parts of its keys; a block has one, and a second kernel merges the parts where there are several.
+struct DecodePlan {
+  int64_t column_tiles = 1;
+  int64_t splits = 1;
+  int64_t items = 0;
+  size_t scratch_bytes = 0;
+};
+
+constexpr int kDecodeColumns = 8;
+
+/// Blocks of the decode kernel that an SM holds at once.
+constexpr int decode_blocks_per_sm(KvFormat format) {
+  return format == KvFormat::int4 ? 4 : 2;
+}
+
+/// Sequences of up to this many rows go to the decode kernel, longer ones to the prefill kernel.
+int64_t max_decode_rows(const AttentionShape& shape);
+
+DecodePlan plan_decode(const AttentionShape& shape, KvFormat format, int sm_count);
+
+}  // namespace atom::cuda

@@ -1,0 +1,106 @@
+#pragma once
+
+#include <cstdint>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "kernels/kv_view.h"
+#include "tensor/dtype.h"
+
+/// What the fast attention kernels share: warp-wide matrix instructions (PTX ISA, "Matrix Fragments for
+/// mma.m16n8k16"), asynchronous copies, and how cached integers become fp16 operands.
+///
+/// An integer of up to 10 bits in the low bits of an fp16 is the subnormal number n * 2^-24, exactly, and the
+/// tensor cores multiply subnormals at full speed. So masking is all that widening takes: no offset has to be
+/// subtracted, and the powers of two are part of factors that are applied anyway.
+namespace atom::cuda::fragments {
+
+__device__ inline uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+/// 16 bytes to shared memory; zeros, and nothing is read, unless `valid`.
+__device__ inline void copy_16(uint32_t to, const void* from, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
+               : "memory");
+}
+__device__ inline void copy_4(uint32_t to, const void* from, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(valid ? 4 : 0)
+               : "memory");
+}
+__device__ inline void commit_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int kPending>
+__device__ inline void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+/// Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
+__device__ inline void load_matrices(uint32_t address, uint32_t (&r)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ inline void load_matrices_transposed(uint32_t address, uint32_t (&r)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ inline uint32_t transpose(uint32_t matrix) {
+  uint32_t r;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(matrix));
+  return r;
+}
+
+/// c += a b, a 16 x 16, b 16 x 8.
+__device__ inline void multiply(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ inline uint32_t pack(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+__device__ inline float2 unpack(uint32_t pair) {
+  return __half22float2(*reinterpret_cast<const __half2*>(&pair));
+}
+
+/// Four pairs of a word of nibbles: (0, 4), (1, 5), (2, 6), (3, 7); the second and the last times 16.
+__device__ inline void nibbles(uint32_t word, uint32_t (&r)[4]) {
+  r[0] = word & 0x000F000Fu;
+  r[1] = word & 0x00F000F0u;
+  r[2] = word >> 8 & 0x000F000Fu;
+  r[3] = word >> 8 & 0x00F000F0u;
+}
+
+__device__ inline float load_float(const void* source, DType type, int64_t i) {
+  if (type == DType::f32) return static_cast<const float*>(source)[i];
+  if (type == DType::f16) return __half2float(static_cast<const __half*>(source)[i]);
+  return __bfloat162float(static_cast<const __nv_bfloat16*>(source)[i]);
+}
+
+__device__ inline void store_float(void* to, DType type, int64_t i, float x) {
+  if (type == DType::f32) {
+    static_cast<float*>(to)[i] = x;
+  } else if (type == DType::f16) {
+    static_cast<__half*>(to)[i] = __float2half_rn(x);
+  } else {
+    static_cast<__nv_bfloat16*>(to)[i] = __float2bfloat16_rn(x);
+  }
+}
+
+}  // namespace atom::cuda::fragments

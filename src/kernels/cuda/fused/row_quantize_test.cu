@@ -1,0 +1,106 @@
+#include "kernels/cuda/fused/config.h"
+#include "kernels/cuda/fused/fused_testing.h"
+
+namespace atom::cuda {
+namespace {
+
+using namespace fused_test;
+
+constexpr DType kTypes[] = {DType::f32, DType::f16, DType::bf16};
+
+TEST(RowConfig, CoversEveryUnitAndFitsABlock) {
+  for (const int64_t k : {4, 128, 576, 4096, 5120, 8192, 16384}) {
+    for (const int64_t n_outlier : {0, 64, 128}) {
+      for (const int64_t tokens : {1, 264, 265, 16384}) {
+        const ChannelLayout layout{k, n_outlier};
+        if (n_outlier > k || !fused::is_fast_row(layout)) continue;
+        const auto config = fused::row_config(layout, tokens, 132);
+        EXPECT_GE(config.units_per_warp * config.warps, layout.groups() + (n_outlier > 0 ? 1 : 0));
+        EXPECT_GE(config.units_per_warp * config.warps * 128, k);
+        EXPECT_LE(config.warps, fused::max_warps(config.units_per_warp));
+        EXPECT_LE(config.units_per_warp, 8);
+      }
+    }
+  }
+}
+
+TEST(CudaRmsNorm, EqualsTheReference) {
+  ATOM_NEEDS_GPU();
+  Random random(1);
+  std::vector<int64_t> sizes = {64, 576, 1000, 4096, 8192};
+  for (int64_t k = 1; k <= 33; ++k) sizes.push_back(k);
+  for (const int64_t k : sizes) {
+    const int64_t tokens = k == 576 ? 300 : 3;
+    for (const DType in : kTypes) {
+      for (const DType to : kTypes) {
+        if (in != DType::f32 && in != to) continue;
+        const Kind kind = kKinds[random.below(std::size(kKinds))];
+        Matrix<float> x = random_matrix(random, tokens, k, kind);
+        DeviceMatrix device_x(in, x, k % 2 == 0 ? 8 : 1);
+        const Matrix<float> weight = random_matrix(random, 1, k);
+        DeviceArray<float> device_weight(to_vector(weight));
+        DeviceArray<uint8_t> out(static_cast<size_t>(tokens * k) * size_of(to));
+        rms_norm({device_x.view(), device_weight.data(), 1e-5f, {out.data(), to, tokens, k, k}}, nullptr);
+        Matrix<float> expected(tokens, k);
+        run_reference(RmsNorm{std::as_const(x).view(), weight.data(), 1e-5f, expected.view()});
+        encode(to, expected.span());
+        EXPECT_TRUE(same_floats(decode(to, out.read()).data(), expected.data(), tokens * k)) << k;
+      }
+    }
+  }
+}
+
+/// Both quantizing ops, with and without a permutation, on every case and kind of row.
+void test_quantize(bool norm) {
+  Random random(2);
+  int turn = 0;
+  for (const QuantizeCase& c : quantize_cases()) {
+    const int64_t k = c.spec.layout.k;
+    for (const bool reorder : {false, true}) {
+      const DType dtype = kTypes[turn % 3];
+      const Kind kind = kKinds[turn++ % std::size(kKinds)];
+      Matrix<float> x = random_matrix(random, c.tokens, k, kind);
+      DeviceMatrix device_x(dtype, x, turn % 5 == 0 ? 8 : 0);
+      const Matrix<float> weight = random_matrix(random, 1, k);
+      DeviceArray<float> device_weight(to_vector(weight));
+      const auto permutation = random_permutation(random, k);
+      DeviceArray<int32_t> device_permutation(permutation);
+      const int32_t* order = reorder ? device_permutation.data() : nullptr;
+      const int32_t* host_order = reorder ? permutation.data() : nullptr;
+      DeviceActivations out(c.tokens, c.spec, c.form);
+      QuantizedActivations expected;
+      expected.resize(c.tokens, c.spec);
+      if (norm) {
+        rms_norm_quantize({device_x.view(), device_weight.data(), 1e-5f, order, out.output()}, nullptr);
+        run_reference(RmsNormQuantize{std::as_const(x).view(), weight.data(), 1e-5f, host_order, &expected});
+      } else {
+        reorder_quantize({device_x.view(), order, out.output()}, nullptr);
+        run_reference(ReorderQuantize{std::as_const(x).view(), host_order, &expected});
+      }
+      EXPECT_TRUE(out.equals(expected)) << name_of(c) << ", type " << static_cast<int>(dtype) << ", kind "
+                                        << static_cast<int>(kind) << (reorder ? ", reordered" : "");
+    }
+  }
+}
+
+TEST(CudaRmsNormQuantize, EqualsTheReference) {
+  ATOM_NEEDS_GPU();
+  test_quantize(true);
+}
+
+TEST(CudaReorderQuantize, EqualsTheReference) {
+  ATOM_NEEDS_GPU();
+  test_quantize(false);
+}
+
+TEST(CudaRowQuantize, RefusesWhatItsFormCannotHold) {
+  ATOM_NEEDS_GPU();
+  QuantizedOutput out{{{256, 0, 64, OutlierType::int8}, 4, 1.0f}};
+  EXPECT_THROW(reorder_quantize({{nullptr, DType::f32, 1, 256, 256}, nullptr, out}, nullptr), Error);
+  out.spec.layout.group = 128;
+  EXPECT_THROW(reorder_quantize({{nullptr, DType::f32, 1, 255, 256}, nullptr, out}, nullptr), Error);
+  EXPECT_THROW(reorder_quantize({{nullptr, DType::i8, 1, 256, 256}, nullptr, out}, nullptr), Error);
+}
+
+}  // namespace
+}  // namespace atom::cuda

@@ -1,0 +1,56 @@
+#include "kernels/cuda/fused/fused_testing.h"
+
+namespace atom::cuda {
+namespace {
+
+using namespace fused_test;
+
+constexpr DType kTypes[] = {DType::f32, DType::f16, DType::bf16};
+
+TEST(CudaSiluMul, EqualsTheReference) {
+  ATOM_NEEDS_GPU();
+  Random random(3);
+  std::vector<int64_t> sizes = {64, 576, 1000, 11008};
+  for (int64_t k = 1; k <= 33; ++k) sizes.push_back(k);
+  int turn = 0;
+  for (const int64_t k : sizes) {
+    const int64_t tokens = k == 576 ? 300 : 3;
+    for (const DType in : kTypes) {
+      for (const DType to : kTypes) {
+        if (in != DType::f32 && in != to) continue;
+        Matrix<float> x = random_matrix(random, tokens, 2 * k, kKinds[turn++ % std::size(kKinds)]);
+        // Every branch of exp.
+        for (float& f : x.span()) f *= random.below(4) == 0 ? 30.0f : 1.0f;
+        DeviceMatrix device_x(in, x, 8);
+        DeviceArray<uint8_t> out(static_cast<size_t>(tokens * k) * size_of(to));
+        silu_mul({device_x.view(), {out.data(), to, tokens, k, k}}, nullptr);
+        Matrix<float> expected(tokens, k);
+        run_reference(SiluMul{std::as_const(x).view(), expected.view()});
+        encode(to, expected.span());
+        EXPECT_TRUE(same_floats(decode(to, out.read()).data(), expected.data(), tokens * k)) << k;
+      }
+    }
+  }
+}
+
+TEST(CudaSiluMulQuantize, EqualsTheReference) {
+  ATOM_NEEDS_GPU();
+  Random random(4);
+  int turn = 0;
+  for (const QuantizeCase& c : quantize_cases()) {
+    const DType dtype = kTypes[turn % 3];
+    const Kind kind = kKinds[turn++ % std::size(kKinds)];
+    Matrix<float> x = random_matrix(random, c.tokens, 2 * c.spec.layout.k, kind);
+    DeviceMatrix device_x(dtype, x, 0);
+    DeviceActivations out(c.tokens, c.spec, c.form);
+    silu_mul_quantize({device_x.view(), out.output()}, nullptr);
+    QuantizedActivations expected;
+    expected.resize(c.tokens, c.spec);
+    run_reference(SiluMulQuantize{std::as_const(x).view(), &expected});
+    EXPECT_TRUE(out.equals(expected))
+        << name_of(c) << ", type " << static_cast<int>(dtype) << ", kind " << static_cast<int>(kind);
+  }
+}
+
+}  // namespace
+}  // namespace atom::cuda

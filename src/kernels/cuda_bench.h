@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/measured.h"
+#include "tensor/device.h"
+
+/// What benchmarks need of a GPU beside the ops. In builds without CUDA nothing here may be called.
+namespace atom {
+
+/// Random contents: plain bytes; INT4 values in bytes; e4m3 in [-1.875, 1.875]; floats in [-0.5, 0.5]; scales
+/// in [0.005, 0.015]; units of weights in tiles (values and fp16 scales, kernels/cuda/layout.h).
+enum class Noise : uint8_t { bytes, int4, e4m3, f16, bf16, f32, f16_scales, f32_scales, tiles };
+
+void cuda_fill(const DeviceContext& device, void* data, size_t bytes, Noise noise, uint64_t seed);
+
+size_t cuda_l2_bytes(const DeviceContext& device);
+
+/// launch(0), ..., launch(launches - 1), one after the other, recorded as a CUDA graph. They have run once
+/// before, so that a first run may allocate.
+class CudaRecording {
+ public:
+  CudaRecording(const DeviceContext& device, const std::function<void(int64_t)>& launch, int64_t launches);
+  ~CudaRecording();
+  CudaRecording(const CudaRecording&) = delete;
+  CudaRecording& operator=(const CudaRecording&) = delete;
+
+  /// Replays it; seconds on the GPU, by events, a launch.
+  double seconds_per_launch();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Bytes a second of plain kernels that read, or read and write (both counted), far more than the L2 holds.
+struct CudaBandwidth {
+  double read = 0;
+  double copy = 0;
+};
+CudaBandwidth cuda_measure_bandwidth(const DeviceContext& device);
+
+/// Dense products of m tokens with weights [n, k], each with operands of its own that `memory` bounds:
+/// cuBLASLt in bf16, FP8 and INT8 (with dequantization), and W4A16. `bytes` counts the weights.
+std::vector<Measured> cuda_gemm_baselines(const DeviceContext& device, int64_t m, int64_t n, int64_t k);
+
+/// The same products by cuBLASLt alone, large enough to reach the device's matrix rates: by rate, as
+/// Measured::rate.
+std::vector<Measured> cuda_rate_probes(const DeviceContext& device);
+
+}  // namespace atom
