@@ -10,8 +10,8 @@ namespace atom::cli {
 namespace {
 
 constexpr double kWidth = 720, kHeight = 300, kLeft = 64, kRight = 190, kTop = 34, kBottom = 46;
-constexpr const char* kColors[] = {"#1f77b4", "#d62728", "#2ca02c", "#9467bd",
-                                   "#ff7f0e", "#17becf", "#7f7f7f", "#8c564b"};
+constexpr const char* kColors[] = {"#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e",
+                                   "#17becf", "#7f7f7f", "#8c564b", "#e377c2", "#bcbd22"};
 
 std::string escape(std::string_view text) {
   std::string out;
