@@ -9,6 +9,7 @@
 
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "checkpoint/random_checkpoint.h"
 #include "kernels/cuda.h"
 #include "op_choices.h"
 
@@ -93,13 +94,42 @@ Device::Device(const DeviceOptions& options) : pool_(thread_count(options.thread
                pool_.size() == 1 ? "" : "s");
 }
 
+namespace {
+
+CLI::Option* add_optional_model_argument(CLI::App& command, std::filesystem::path& model) {
+  return command.add_option(
+      "MODEL", model,
+      "A GGUF file, a Hugging Face directory (config.json, model.safetensors, tokenizer.json), or a packed "
+      "Atom directory");
+}
+
+}  // namespace
+
 void add_model_argument(CLI::App& command, std::filesystem::path& model) {
-  command
-      .add_option("MODEL", model,
-                  "A GGUF file, a Hugging Face directory (config.json, model.safetensors, tokenizer.json), "
-                  "or a packed "
-                  "Atom directory")
-      ->required();
+  add_optional_model_argument(command, model)->required();
+}
+
+void ModelSource::add_to(CLI::App& command) {
+  add_optional_model_argument(command, model);
+  command.add_option("--random", random,
+                     fmt::format("In place of MODEL: random weights of a well-known shape ({})",
+                                 fmt::join(RandomCheckpoint::shapes(), ", ")));
+}
+
+void ModelSource::check() const {
+  if (is_random() && !model.empty()) throw UsageError("--random makes a model of its own: leave out MODEL");
+  if (!is_random() && model.empty()) throw UsageError("MODEL is required, or --random in its place");
+  const std::vector<std::string> shapes = RandomCheckpoint::shapes();
+  if (is_random() && std::find(shapes.begin(), shapes.end(), random) == shapes.end()) {
+    throw UsageError(fmt::format("--random: unknown shape '{}' ({})", printable(random),
+                                 fmt::join(shapes, ", ")));
+  }
+}
+
+std::unique_ptr<Checkpoint> ModelSource::open(const Device& device, uint64_t seed) const {
+  check();
+  if (!is_random()) return Checkpoint::open(model);
+  return std::make_unique<RandomCheckpoint>(random, seed, device.context().pool);
 }
 
 void add_kv_cache_option(CLI::App& command, std::optional<KvFormat>& format) {

@@ -49,6 +49,7 @@ void add_generate(CLI::App& app, Command& chosen);
 void add_chat(CLI::App& app, Command& chosen);
 void add_tokenize(CLI::App& app, Command& chosen);
 void add_inspect(CLI::App& app, Command& chosen);
+void add_bench(CLI::App& app, Command& chosen);
 
 /// --json and --log-level: of every command.
 struct OutputOptions {
@@ -91,6 +92,22 @@ class Device {
 
 /// MODEL, the positional argument of every command.
 void add_model_argument(CLI::App& command, std::filesystem::path& model);
+
+/// MODEL, or --random SHAPE in its place: of commands that need no tokenizer.
+struct ModelSource {
+  std::filesystem::path model;
+  std::string random;
+  bool is_random() const { return !random.empty(); }
+  /// What was asked for, for reports.
+  std::string name() const { return is_random() ? random : model.string(); }
+
+  void add_to(CLI::App& command);
+  /// Opens the model; random weights are those of `seed`, made by the device's threads. Throws UsageError
+  /// unless exactly one of the two is given, and for an unknown shape.
+  std::unique_ptr<Checkpoint> open(const Device& device, uint64_t seed) const;
+  /// Throws what open() throws of UsageErrors.
+  void check() const;
+};
 
 /// --kv-cache; `format` stays unset unless it is given.
 void add_kv_cache_option(CLI::App& command, std::optional<KvFormat>& format);

@@ -14,7 +14,7 @@ namespace {
 struct Options {
   OutputOptions output;
   DeviceOptions device;
-  std::filesystem::path model;
+  ModelSource source;
 };
 
 Json describe_config(const ModelConfig& config) {
@@ -107,8 +107,9 @@ std::string as_table(const Json& json) {
 
 void run(const Options& options) {
   options.output.apply();
+  options.source.check();
   const Device device(options.device);
-  const auto checkpoint = Checkpoint::open(options.model);
+  const auto checkpoint = options.source.open(device, 0);
   const auto model = Model::load(*checkpoint, device.context());
   const Json json = describe(*checkpoint, *model, device);
   if (options.output.json) {
@@ -132,7 +133,7 @@ void add_inspect(CLI::App& app, Command& chosen) {
       "instruction set given by --isa.\n\n"
       "  atom inspect packed/\n"
       "  atom inspect packed/ --isa avx2 --json");
-  add_model_argument(*command, options->model);
+  options->source.add_to(*command);
   options->device.add_to(*command);
   options->output.add_to(*command);
   command->callback([options, &chosen] { chosen = [options] { run(*options); }; });

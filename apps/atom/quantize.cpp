@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "common.h"
 #include "documents.h"
 #include "engine/stop_tokens.h"
@@ -63,7 +64,7 @@ struct RecipeOverrides {
 struct Options {
   OutputOptions output;
   DeviceOptions device;
-  std::filesystem::path model;
+  ModelSource source;
   std::filesystem::path out;
   bool overwrite = false;
   std::string recipe = "atom";
@@ -74,9 +75,38 @@ struct Options {
   uint64_t seed = 0;
   std::optional<std::filesystem::path> eval_text;
   std::optional<int64_t> eval_windows;
-  /// Those that say what to calibrate on.
+  /// Those that say what to calibrate on, and of them those that a random model has no use for.
   std::vector<const CLI::Option*> calibration_options;
+  std::vector<const CLI::Option*> text_options;
 };
+
+std::string names_of_given(const std::vector<const CLI::Option*>& options) {
+  std::string names;
+  for (const CLI::Option* option : options) {
+    if (option->count() > 0) names += (names.empty() ? "" : ", ") + option->get_name();
+  }
+  return names;
+}
+
+/// Samples of random tokens, for a model without a tokenizer.
+CalibrationSet random_calibration(const Options& options, const Checkpoint& checkpoint) {
+  const ModelConfig config =
+      ModelConfig::from_json(checkpoint.config(), checkpoint.path().string() + ": config");
+  require(options.sample_length <= config.max_positions,
+          "--sample-length: {} tokens asked for, the model takes {} at most", options.sample_length,
+          config.max_positions);
+  CalibrationSet set;
+  Random random(options.seed);
+  for (int64_t i = 0; i < options.samples; ++i) {
+    std::vector<int32_t>& sample = set.samples.emplace_back(static_cast<size_t>(options.sample_length));
+    for (int32_t& token : sample) {
+      token = static_cast<int32_t>(random.below(static_cast<uint64_t>(config.vocab)));
+    }
+  }
+  set.source = "random tokens";
+  set.seed = options.seed;
+  return set;
+}
 
 CalibrationSet calibrate(const Options& options, const Checkpoint& checkpoint,
                          const text::Tokenizer& tokenizer) {
@@ -134,6 +164,10 @@ void print_report(const Options& options, const QuantizationReport& report, cons
       fmt::format("{}: {} bytes, {:.3f} bits per weight; calibrated on {} tokens in {:.1f} s\n",
                   options.out.string(), measured["bytes"].get<int64_t>(),
                   measured["bits_per_weight"].get<double>(), report.tokens, report.seconds);
+  if (report.device_memory_bytes) {
+    text += fmt::format("at most {:.2f} GB of the GPU's memory were in use\n",
+                        static_cast<double>(*report.device_memory_bytes) / 1e9);
+  }
   if (measured.contains("perplexity")) {
     text += fmt::format("perplexity {:.4f} over {} windows\n", measured["perplexity"].get<double>(),
                         measured["windows"].get<int64_t>());
@@ -145,7 +179,8 @@ void print_report(const Options& options, const QuantizationReport& report, cons
 void check_replaceable(const Options& options) {
   if (options.out.empty()) throw UsageError("--output: the path is empty");
   const std::string out = options.out.string();
-  require(!holds(options.out, options.model), "{}: holds the model that is to be quantized", out);
+  require(options.source.is_random() || !holds(options.out, options.source.model),
+          "{}: holds the model that is to be quantized", out);
   std::error_code error;
   if (!options.overwrite || !std::filesystem::is_directory(options.out, error)) return;
   if (std::filesystem::is_empty(options.out, error)) return;
@@ -173,10 +208,11 @@ void check_used(const Options& options, const Recipe& recipe) {
   if (!recipe.gptq && (set.damping || set.block_size)) {
     throw UsageError("--damping and --block-size belong to GPTQ, which is off");
   }
-  std::string unused;
-  for (const CLI::Option* option : options.calibration_options) {
-    if (option->count() > 0) unused += (unused.empty() ? "" : ", ") + option->get_name();
+  const std::string texts = names_of_given(options.text_options);
+  if (options.source.is_random() && !texts.empty()) {
+    throw UsageError(fmt::format("a random model has no tokenizer: leave out {}", texts));
   }
+  const std::string unused = names_of_given(options.calibration_options);
   if (!recipe.needs_calibration() && !unused.empty()) {
     spdlog::warn("not used: {} (the recipe has no outlier channels, GPTQ or searched clips)", unused);
   }
@@ -184,6 +220,7 @@ void check_used(const Options& options, const Recipe& recipe) {
 
 void run(const Options& options) {
   options.output.apply();
+  options.source.check();
   Recipe recipe = Recipe::named(options.recipe);
   options.overrides.apply_to(recipe);
   try {
@@ -192,7 +229,7 @@ void run(const Options& options) {
     throw UsageError(error.what());
   }
   const bool calibrated = recipe.needs_calibration();
-  if (calibrated && options.calibration.file.empty()) {
+  if (calibrated && !options.source.is_random() && options.calibration.file.empty()) {
     throw UsageError(fmt::format("this recipe needs a calibration text: give {}", kWhereTextsAre));
   }
   check_used(options, recipe);
@@ -203,11 +240,16 @@ void run(const Options& options) {
   QuantizationReport report;
   std::vector<int32_t> eval_tokens;
   {
-    const auto checkpoint = Checkpoint::open(options.model);
-    const text::Tokenizer tokenizer = load_tokenizer(*checkpoint);
-    end_of_text_ids(*checkpoint, tokenizer);  // an id that is none would end nothing afterwards
-    if (options.eval_text) eval_tokens = read_eval_tokens(options, *checkpoint, tokenizer);
-    const CalibrationSet set = calibrated ? calibrate(options, *checkpoint, tokenizer) : CalibrationSet{};
+    const auto checkpoint = options.source.open(device, options.seed);
+    CalibrationSet set;
+    if (options.source.is_random()) {
+      if (calibrated) set = random_calibration(options, *checkpoint);
+    } else {
+      const text::Tokenizer tokenizer = load_tokenizer(*checkpoint);
+      end_of_text_ids(*checkpoint, tokenizer);  // an id that is none would end nothing afterwards
+      if (options.eval_text) eval_tokens = read_eval_tokens(options, *checkpoint, tokenizer);
+      if (calibrated) set = calibrate(options, *checkpoint, tokenizer);
+    }
     report = quantize(*checkpoint, device.context(), recipe, set, out.path(), false);
   }
   throw_if_interrupted();
@@ -217,10 +259,12 @@ void run(const Options& options) {
     print_report(options, report, measured);
     return;
   }
-  Json json = {{"model", options.model.string()},
+  Json json = {{"model", options.source.name()},
                {"output", options.out.string()},
                {"seconds", report.seconds},
-               {"tokens", report.tokens}};
+               {"tokens", report.tokens},
+               {"device", device.description()}};
+  if (report.device_memory_bytes) json["device_memory_bytes"] = *report.device_memory_bytes;
   json.update(measured);
   print_json(json);
 }
@@ -276,12 +320,13 @@ void add_quantize(CLI::App& app, Command& chosen) {
       "The calibration text is " + kWhereTextsAre +
       ".\n\nThe output appears under its name only when it is complete. With --json the object has seconds, "
       "tokens (of "
-      "calibration), bytes, bits_per_weight, quantization, and with --eval-text perplexity, windows, "
-      "eval_seconds.\n\n"
+      "calibration), bytes, bits_per_weight, quantization, device, on a GPU device_memory_bytes (the most that was in use), and "
+      "with --eval-text perplexity, windows, eval_seconds. --random makes a model with random weights (of "
+      "--seed), calibrates it on random tokens and writes it without a tokenizer: for measurements.\n\n"
       "  atom quantize model.gguf -o packed --calib wiki.valid.txt\n"
       "  atom quantize model.gguf -o packed --calib sharegpt.json --calib-limit 200 --rotate-keys "
       "--eval-text test.txt");
-  add_model_argument(*command, options->model);
+  options->source.add_to(*command);
   command->add_option("-o,--output", options->out, "The directory to write")->required();
   command->add_flag("--overwrite", options->overwrite, "Replace the output where it exists");
   command->add_option("--recipe", options->recipe, "atom, atom-w4a8 or rtn")->capture_default_str();
@@ -302,16 +347,19 @@ void add_quantize(CLI::App& app, Command& chosen) {
   command->add_option("--seed", options->seed, "Seed of the drawing of samples")
       ->check(kWholeNumber)
       ->capture_default_str();
-  for (const char* name :
-       {"--calib", "--calib-skip", "--calib-limit", "--samples", "--sample-length", "--seed"}) {
-    options->calibration_options.push_back(command->get_option(name));
-  }
   command->add_option("--eval-text", options->eval_text,
                       "Measure the result's perplexity on this text afterwards");
   command
       ->add_option("--eval-windows", options->eval_windows,
                    "Only the first so many windows of it (default: all)")
       ->check(at_least(1));
+  for (const char* name : {"--calib", "--calib-skip", "--calib-limit", "--eval-text", "--eval-windows"}) {
+    options->text_options.push_back(command->get_option(name));
+  }
+  for (const char* name :
+       {"--calib", "--calib-skip", "--calib-limit", "--samples", "--sample-length", "--seed"}) {
+    options->calibration_options.push_back(command->get_option(name));
+  }
   add_recipe_options(*command, options);
   options->device.add_to(*command);
   options->output.add_to(*command);

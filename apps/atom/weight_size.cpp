@@ -35,7 +35,8 @@ WeightSize weight_size(const Checkpoint& checkpoint, const Model& model) {
     if (name == "lm_head.weight" && model.config().tied_embeddings) continue;
     size.tensor_bytes += static_cast<int64_t>(checkpoint.info(name).bytes);
   }
-  size.file_bytes = size_of_weights_file(checkpoint.path());
+  const bool on_disk = checkpoint.format() != "random";
+  size.file_bytes = on_disk ? size_of_weights_file(checkpoint.path()) : size.tensor_bytes;
   return size;
 }
 

@@ -24,21 +24,22 @@ struct TensorInfo {
   uint64_t bytes = 0;
 };
 
-/// A model on disk: a GGUF file, or a Hugging Face directory (which a packed Atom directory is, too).
-/// Memory-mapped; tensors go by their Hugging Face names ("model.layers.0.self_attn.q_proj.weight").
+/// A model on disk: a GGUF file, or a Hugging Face directory (which a packed Atom directory is, too); or a
+/// random one. Memory-mapped; tensors go by their Hugging Face names ("model.layers.0.self_attn.q_proj.weight").
 ///
 /// All the methods are safe to call from several threads at once. They throw Error, naming the file and the
 /// tensor or field, for what is missing or malformed. Values are not examined: NaN and infinity pass through.
 class Checkpoint {
  public:
-  /// Opens a GGUF file, or a directory with config.json, model.safetensors and tokenizer.json. Throws Error.
+  /// Opens a GGUF file, or a directory with config.json, model.safetensors and, as a rule, tokenizer.json.
+  /// Throws Error.
   static std::unique_ptr<Checkpoint> open(const std::filesystem::path& path);
 
   virtual ~Checkpoint() = default;
   Checkpoint(const Checkpoint&) = delete;
   Checkpoint& operator=(const Checkpoint&) = delete;
 
-  /// "gguf" or "safetensors".
+  /// "gguf", "safetensors" or "random".
   virtual std::string format() const = 0;
 
   /// What was opened.
@@ -60,12 +61,15 @@ class Checkpoint {
   /// The values as float. `out` must have as many elements as the tensor.
   virtual void read_float(const std::string& name, std::span<float> out) const = 0;
 
-  /// A Hugging Face tokenizer.json document.
+  /// A Hugging Face tokenizer.json document. Throws Error when there is none.
   virtual const nlohmann::ordered_json& tokenizer_json() const = 0;
 
   /// Hugging Face tokenizer_config.json: chat_template, bos_token, eos_token, model_max_length, ... An empty
   /// object when a directory has none.
   virtual const nlohmann::ordered_json& tokenizer_config() const = 0;
+
+  /// Whether there is a tokenizer: packed models that were random have none.
+  virtual bool has_tokenizer() const { return true; }
 
  protected:
   explicit Checkpoint(std::filesystem::path path) : path_(std::move(path)) {}

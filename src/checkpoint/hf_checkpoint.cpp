@@ -10,6 +10,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kTokenizerFile = "tokenizer.json";
+
 bool has(const fs::path& path) {
   std::error_code error;
   return fs::exists(path, error);
@@ -21,6 +23,12 @@ nlohmann::ordered_json read_object(const fs::path& path) {
   nlohmann::ordered_json document = read_json_file(path);
   require(document.is_object(), "{}: expected a JSON object, found {}", path.string(), document.type_name());
   return document;
+}
+
+/// What runs on text needs a tokenizer; what does not (random models, measurements of speed) can do without.
+std::optional<nlohmann::ordered_json> read_tokenizer(const fs::path& directory) {
+  const fs::path path = directory / kTokenizerFile;
+  return has(path) ? std::optional(read_object(path)) : std::nullopt;
 }
 
 nlohmann::ordered_json read_tokenizer_config(const fs::path& directory) {
@@ -49,9 +57,14 @@ fs::path tensors_of(const fs::path& directory) {
 HfCheckpoint::HfCheckpoint(const fs::path& directory)
     : Checkpoint(directory),
       config_(read_object(directory / "config.json")),
-      tokenizer_json_(read_object(directory / "tokenizer.json")),
+      tokenizer_json_(read_tokenizer(directory)),
       tokenizer_config_(read_tokenizer_config(directory)),
       tensors_(tensors_of(directory)) {}
+
+const nlohmann::ordered_json& HfCheckpoint::tokenizer_json() const {
+  require(has_tokenizer(), "{}: missing from the model directory", (path() / kTokenizerFile).string());
+  return *tokenizer_json_;
+}
 
 std::vector<std::string> HfCheckpoint::names() const {
   std::vector<std::string> names;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -8,8 +9,8 @@
 
 namespace atom {
 
-/// A directory in Hugging Face layout: config.json, model.safetensors, tokenizer.json and, when there are
-/// such, tokenizer_config.json and chat_template.jinja (which takes precedence over the template in
+/// A directory in Hugging Face layout: config.json, model.safetensors and, when there are such,
+/// tokenizer.json, tokenizer_config.json and chat_template.jinja (which takes precedence over the template in
 /// tokenizer_config.json).
 class HfCheckpoint : public Checkpoint {
  public:
@@ -24,12 +25,13 @@ class HfCheckpoint : public Checkpoint {
   void read_float(const std::string& name, std::span<float> out) const override {
     tensors_.read_float(name, out);
   }
-  const nlohmann::ordered_json& tokenizer_json() const override { return tokenizer_json_; }
+  bool has_tokenizer() const override { return tokenizer_json_.has_value(); }
+  const nlohmann::ordered_json& tokenizer_json() const override;
   const nlohmann::ordered_json& tokenizer_config() const override { return tokenizer_config_; }
 
  private:
   nlohmann::ordered_json config_;
-  nlohmann::ordered_json tokenizer_json_;
+  std::optional<nlohmann::ordered_json> tokenizer_json_;
   nlohmann::ordered_json tokenizer_config_;
   SafetensorsFile tensors_;
 };

@@ -33,6 +33,9 @@ void cuda_synchronize(const DeviceContext& device);
 struct CudaMemoryInfo {
   size_t free = 0;
   size_t total = 0;
+  /// The most that was in use when this process allocated, of all it is used for: CUDA's own share and other
+  /// processes' included.
+  size_t peak = 0;
 };
 CudaMemoryInfo cuda_memory_info(const DeviceContext& device);
 

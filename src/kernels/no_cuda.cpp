@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "kernels/cuda.h"
 #include "kernels/ops.h"
+#include "kernels/quant_ops.h"
 
 // The GPU backend of builds without CUDA: there is none. Left out of the others (CMakeLists.txt).
 
@@ -94,6 +95,38 @@ std::span<const Implementation<RopeAppend>> cuda_implementations() {
 }
 template <>
 std::span<const Implementation<Attention>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<CopyRows>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<GatherColumns>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<AddGram>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<AddSquares>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<InverseFactor>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<RoundWeight>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<GptqWeight>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<QuantizationLoss>> cuda_implementations() {
   return {};
 }
 

@@ -19,8 +19,8 @@ struct ChannelLayout {
   int64_t group = 128;
   OutlierType outlier_type = OutlierType::int8;
 
-  int64_t k_normal() const { return k - n_outlier; }
-  int64_t groups() const { return k_normal() == 0 ? 0 : (k_normal() + group - 1) / group; }
+  ATOM_HOST_DEVICE int64_t k_normal() const { return k - n_outlier; }
+  ATOM_HOST_DEVICE int64_t groups() const { return k_normal() == 0 ? 0 : (k_normal() + group - 1) / group; }
   bool operator==(const ChannelLayout&) const = default;
 };
 

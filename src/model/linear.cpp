@@ -92,17 +92,17 @@ std::unique_ptr<Linear> make_float_linear(Tensor weight) {
   return std::make_unique<FloatLinear>(std::move(weight));
 }
 
-LowBitStorage::LowBitStorage(int64_t rows, const ChannelLayout& channel_layout)
+LowBitStorage::LowBitStorage(int64_t rows, const ChannelLayout& channel_layout, Memory* memory)
     : n(rows), layout(channel_layout) {
   const int64_t normal = layout.k_normal();
-  values = Buffer<uint8_t>(static_cast<size_t>(rows * ((normal + 1) / 2)));
-  scales = Buffer<uint16_t>(static_cast<size_t>(rows * layout.groups()));
+  values = Buffer<uint8_t>(static_cast<size_t>(rows * ((normal + 1) / 2)), memory);
+  scales = Buffer<uint16_t>(static_cast<size_t>(rows * layout.groups()), memory);
   const auto outlier_count = static_cast<size_t>(rows * layout.n_outlier);
   if (layout.outlier_type == OutlierType::int8) {
-    outliers = Buffer<int8_t>(outlier_count);
-    outlier_scales = Buffer<uint16_t>(layout.n_outlier == 0 ? 0 : static_cast<size_t>(rows));
+    outliers = Buffer<int8_t>(outlier_count, memory);
+    outlier_scales = Buffer<uint16_t>(layout.n_outlier == 0 ? 0 : static_cast<size_t>(rows), memory);
   } else {
-    outliers_fp16 = Buffer<uint16_t>(outlier_count);
+    outliers_fp16 = Buffer<uint16_t>(outlier_count, memory);
   }
 }
 

@@ -48,7 +48,8 @@ class Linear {
 /// made it.
 std::unique_ptr<Linear> make_float_linear(Tensor weight);
 
-/// The canonical arrays of a low-bit weight, in the host's memory, owned (layouts as in LowBitWeight).
+/// The canonical arrays of a low-bit weight, owned (layouts as in LowBitWeight). In the host's memory, but for
+/// what a GPU is quantizing.
 struct LowBitStorage {
   int64_t n = 0;
   ChannelLayout layout;
@@ -59,8 +60,8 @@ struct LowBitStorage {
   Buffer<uint16_t> outliers_fp16;
 
   LowBitStorage() = default;
-  /// Zeros of the right sizes.
-  LowBitStorage(int64_t rows, const ChannelLayout& channel_layout);
+  /// Zeros of the right sizes, in `memory` (null: the host's).
+  LowBitStorage(int64_t rows, const ChannelLayout& channel_layout, Memory* memory = nullptr);
   LowBitWeight view() const;
   int64_t bytes() const;
 };

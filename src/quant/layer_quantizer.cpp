@@ -6,10 +6,11 @@
 #include <optional>
 #include <utility>
 
+#include "kernels/cuda.h"
+#include "kernels/quant_ops.h"
 #include "quant/activation_sample.h"
 #include "quant/gptq.h"
 #include "quant/outliers.h"
-#include "quant/parallel.h"
 #include "quant/rounding.h"
 
 namespace atom {
@@ -17,39 +18,32 @@ namespace {
 
 /// Rows of an input that the activation clip is searched on.
 constexpr int64_t kClipSearchRows = 1024;
+/// Rows that a GPU takes at a time, whole samples: enough to fill it. A CPU takes one sample.
+constexpr int64_t kGpuRows = 16384;
+constexpr int64_t kBlockSize = 16;
 
 /// What the calibration set says about one input.
 struct InputStatistics {
   Hessian hessian;
   ActivationSample sample;
 
-  InputStatistics(const Recipe& recipe, int64_t k, int64_t total_rows)
-      : hessian(k, !recipe.gptq), sample(recipe.search_clips ? kClipSearchRows : 0, total_rows, k) {}
+  InputStatistics(const DeviceContext& device, const Recipe& recipe, int64_t k, int64_t total_rows)
+      : hessian(device, k, !recipe.gptq),
+        sample(device, recipe.search_clips ? kClipSearchRows : 0, total_rows, k) {}
 
   void add(const DeviceContext& device, MatrixView<const float> x) {
     hessian.add(device, x);
-    sample.offer(x);
+    sample.offer(device, x);
   }
 };
 
-/// The stacked weights that read `input`, as float, [n, k].
-Matrix<float> load_weight(const LayerSource& source, LayerInput input) {
+/// The stacked weights that read `input`, [n, k], as they are stored.
+Tensor load_weight(const LayerSource& source, LayerInput input) {
   const LinearShape shape = shape_of(*source.config, input);
   std::vector<std::string> names;
   for (const auto& linear : linears_of(input))
     names.push_back(layer_prefix(source.index) + linear + ".weight");
-  const Tensor tensor = source.reader->stacked(names, shape.rows, shape.cols);
-  Matrix<float> weight(tensor.shape[0], tensor.shape[1]);
-  to_float(tensor, weight.span());
-  return weight;
-}
-
-Matrix<float> permute_columns(const Matrix<float>& weight, const std::vector<int32_t>& permutation) {
-  Matrix<float> out(weight.rows(), weight.cols());
-  for (int64_t r = 0; r < weight.rows(); ++r) {
-    for (int64_t c = 0; c < weight.cols(); ++c) out(r, c) = weight(r, permutation[static_cast<size_t>(c)]);
-  }
-  return out;
+  return source.reader->stacked(names, shape.rows, shape.cols);
 }
 
 /// Chooses order, scales and clip of one input and quantizes what reads it. `statistics` is null without
@@ -58,14 +52,14 @@ QuantizedInput quantize_input(const LayerSource& source, const Recipe& recipe, L
                               const InputStatistics* statistics) {
   const DeviceContext& device = *source.device;
   const std::string name = layer_prefix(source.index) + name_of(input);
-  Matrix<float> original = load_weight(source, input);
+  const int64_t k = shape_of(*source.config, input).cols;
   QuantizedInput out;
-  out.spec.layout = recipe.layout(original.cols(), name);
+  out.spec.layout = recipe.layout(k, name);
   out.spec.bits = recipe.activation_bits;
   out.spec.clip = recipe.activation_clip;
 
-  std::vector<double> squares(static_cast<size_t>(original.cols()), 0.0);
-  if (statistics != nullptr) squares = statistics->hessian.diagonal();
+  std::vector<double> squares(static_cast<size_t>(k), 0.0);
+  if (statistics != nullptr) squares = statistics->hessian.diagonal(device);
   if (out.spec.layout.n_outlier > 0) {
     out.permutation = outlier_permutation(squares, out.spec.layout.n_outlier);
   } else {
@@ -73,18 +67,18 @@ QuantizedInput quantize_input(const LayerSource& source, const Recipe& recipe, L
     std::iota(out.permutation.begin(), out.permutation.end(), 0);
   }
   std::vector<double> importance;
-  if (recipe.search_clips) {
-    for (const int32_t channel : out.permutation) importance.push_back(squares[static_cast<size_t>(channel)]);
-  }
-  const ScaleChooser chooser(recipe.weight_clip, std::move(importance));
+  for (const int32_t channel : out.permutation) importance.push_back(squares[static_cast<size_t>(channel)]);
+  const ScaleChooser chooser =
+      recipe.search_clips ? ScaleChooser(device, importance) : ScaleChooser(recipe.weight_clip);
 
-  Matrix<float> weight = permute_columns(original, out.permutation);
+  const auto order = Buffer<int32_t>::copy_of(out.permutation, device.memory);
+  Matrix<float> weight = float_columns(device, load_weight(source, input), order.data());
   if (recipe.search_clips) {
-    out.spec.clip =
-        search_activation_clip(device, statistics->sample.rows(), weight.view(), out.permutation, out.spec);
+    out.spec.clip = search_activation_clip(device, statistics->sample.rows(), weight.view(), order.data(),
+                                           out.spec);
   }
   if (recipe.gptq) {
-    const GptqFactor factor(statistics->hessian.permuted(out.permutation), recipe.damping, name);
+    const GptqFactor factor(device, statistics->hessian, out.permutation, recipe.damping, name);
     out.weight = gptq(device, weight.view(), out.spec.layout, factor, chooser, recipe.block_size);
   } else {
     out.weight = round_to_nearest(device, weight.view(), out.spec.layout, chooser);
@@ -109,6 +103,12 @@ LowBitStorage permute_rows(const LowBitStorage& storage, const std::vector<int32
   return out;
 }
 
+/// Samples [first, last): what a device takes at a time.
+struct SampleRange {
+  int64_t first;
+  int64_t last;
+};
+
 /// Quantizes the inputs of one layer in turn, each with its own pass over the samples.
 class LayerQuantizer {
  public:
@@ -118,61 +118,88 @@ class LayerQuantizer {
         recipe_(recipe),
         state_(state),
         on_sample_(on_sample),
+        ranges_(sample_ranges(*source.device, state)),
         workspace_(*source.device),
         step_{source.device, source.config, source.rope, recipe.rotate_keys, &workspace_},
-        cache_(cache_shape(*source.config), kv_format(recipe), blocks_for(state)) {
-    layer_.attention_norm =
-        source.reader->vector(layer_prefix(source.index) + "input_layernorm.weight", source.config->hidden);
-    layer_.mlp_norm = source.reader->vector(layer_prefix(source.index) + "post_attention_layernorm.weight",
-                                            source.config->hidden);
-    for (int64_t i = 0; i < cache_.n_blocks(); ++i) blocks_.push_back(static_cast<int32_t>(i));
+        cache_({1, source.config->n_kv_heads, source.config->head_dim}, kv_format(recipe), block_count(),
+               kBlockSize, source.device->memory) {
+    layer_.attention_norm = norm("input_layernorm.weight");
+    layer_.mlp_norm = norm("post_attention_layernorm.weight");
   }
 
   QuantizedLayer run_all() {
-    quantize_with(LayerInput::qkv, [&](int64_t sample, InputStatistics& statistics) {
-      statistics.add(*source_.device, normed(hidden(sample), layer_.attention_norm));
+    const DeviceContext& device = *source_.device;
+    quantize_with(LayerInput::qkv, [&](const SampleRange& range, InputStatistics& statistics) {
+      statistics.add(device, normed(hidden(range), layer_.attention_norm));
     });
-    quantize_with(LayerInput::o, [&](int64_t sample, InputStatistics& statistics) {
-      const MatrixView<const float> attended = attend(sample);
-      std::copy_n(attended.data, attended.rows * attended.cols,
-                  state_.attended.row(state_.first_row[sample]));
-      statistics.add(*source_.device, attended);
+    quantize_with(LayerInput::o, [&](const SampleRange& range, InputStatistics& statistics) {
+      const MatrixView<const float> output = attend(range);
+      run(device, CopyRows{output, 0, 1, attended(range)});
+      statistics.add(device, output);
     });
-    quantize_with(LayerInput::gate_up, [&](int64_t sample, InputStatistics& statistics) {
-      const int64_t first = state_.first_row[sample];
-      layer_.add_attention(step_, state_.attended.view().row_range(first, first + state_.rows(sample)),
-                           hidden(sample));
-      statistics.add(*source_.device, normed(hidden(sample), layer_.mlp_norm));
+    quantize_with(LayerInput::gate_up, [&](const SampleRange& range, InputStatistics& statistics) {
+      layer_.add_attention(step_, attended(range), hidden(range));
+      statistics.add(device, normed(hidden(range), layer_.mlp_norm));
     });
-    quantize_with(LayerInput::down, [&](int64_t sample, InputStatistics& statistics) {
-      const MatrixView<const float> gate_up = layer_.gate_up(step_, hidden(sample));
+    quantize_with(LayerInput::down, [&](const SampleRange& range, InputStatistics& statistics) {
+      const MatrixView<const float> gate_up = layer_.gate_up(step_, hidden(range));
       const MatrixView<float> inner = workspace_.inner(gate_up.rows, source_.config->intermediate);
-      run(*source_.device, SiluMul{gate_up, inner});
-      statistics.add(*source_.device, inner);
+      run(device, SiluMul{gate_up, inner});
+      statistics.add(device, inner);
     });
     order_gate_up_rows();
-    for_each_sample([&](int64_t sample) {
-      layer_.add_mlp(step_, layer_.gate_up(step_, hidden(sample)), hidden(sample));
+    for_each_range([&](const SampleRange& range) {
+      layer_.add_mlp(step_, layer_.gate_up(step_, hidden(range)), hidden(range));
     });
     return std::move(result_);
   }
 
  private:
-  static KvShape cache_shape(const ModelConfig& config) { return {1, config.n_kv_heads, config.head_dim}; }
   static KvFormat kv_format(const Recipe& recipe) {
     if (recipe.kv_cache_bits == 4) return KvFormat::int4;
     return recipe.kv_cache_bits == 8 ? KvFormat::int8 : KvFormat::f16;
   }
-  static int64_t blocks_for(const CalibrationState& state) {
-    int64_t longest = 0;
-    for (int64_t i = 0; i < state.samples(); ++i) longest = std::max(longest, state.rows(i));
-    constexpr int64_t kBlockSize = 16;
-    return (longest + kBlockSize - 1) / kBlockSize;
+
+  static std::vector<SampleRange> sample_ranges(const DeviceContext& device, const CalibrationState& state) {
+    std::vector<SampleRange> ranges;
+    int64_t rows = 0;
+    for (int64_t i = 0; i < state.samples(); ++i) {
+      const bool joins = device.cuda != nullptr && i > 0 && rows + state.rows(i) <= kGpuRows;
+      if (!joins) {
+        ranges.push_back({i, i});
+        rows = 0;
+      }
+      ranges.back().last = i + 1;
+      rows += state.rows(i);
+    }
+    return ranges;
   }
 
-  MatrixView<float> hidden(int64_t sample) {
-    return state_.hidden.view().row_range(state_.first_row[sample], state_.first_row[sample + 1]);
+  int64_t blocks_of(int64_t sample) const { return (state_.rows(sample) + kBlockSize - 1) / kBlockSize; }
+
+  /// Blocks of a cache that holds the samples of any one range.
+  int64_t block_count() const {
+    int64_t most = 0;
+    for (const SampleRange& range : ranges_) {
+      int64_t blocks = 0;
+      for (int64_t i = range.first; i < range.last; ++i) blocks += blocks_of(i);
+      most = std::max(most, blocks);
+    }
+    return most;
   }
+
+  Buffer<float> norm(const std::string& name) const {
+    const Buffer<float> weight =
+        source_.reader->vector(layer_prefix(source_.index) + name, source_.config->hidden);
+    return Buffer<float>::copy_of(weight.span(), source_.device->memory);
+  }
+
+  MatrixView<float> rows_of(Matrix<float>& matrix, const SampleRange& range) {
+    return matrix.view().row_range(state_.first_row[static_cast<size_t>(range.first)],
+                                   state_.first_row[static_cast<size_t>(range.last)]);
+  }
+  MatrixView<float> hidden(const SampleRange& range) { return rows_of(state_.hidden, range); }
+  MatrixView<float> attended(const SampleRange& range) { return rows_of(state_.attended, range); }
 
   MatrixView<const float> normed(MatrixView<const float> x, const Buffer<float>& weight) {
     const MatrixView<float> out = workspace_.normed(x.rows, x.cols);
@@ -180,41 +207,58 @@ class LayerQuantizer {
     return out;
   }
 
-  /// The sample's attention, alone in the cache.
-  MatrixView<const float> attend(int64_t sample) {
-    const int64_t rows = state_.rows(sample);
-    positions_.resize(static_cast<size_t>(rows));
-    slots_.resize(static_cast<size_t>(rows));
-    std::iota(positions_.begin(), positions_.end(), 0);
-    std::iota(slots_.begin(), slots_.end(), 0);
-    const SequenceSpan span{0, rows, rows, blocks_.data()};
-    return layer_.attend(step_, Batch{{}, positions_, slots_, {&span, 1}}, cache_.layer(0), hidden(sample));
+  /// The samples' attention, alone in the cache.
+  MatrixView<const float> attend(const SampleRange& range) {
+    const MatrixView<float> rows = hidden(range);
+    std::vector<int32_t> blocks(static_cast<size_t>(cache_.n_blocks()));
+    std::iota(blocks.begin(), blocks.end(), 0);
+    std::vector<int32_t> positions;
+    std::vector<int64_t> slots;
+    std::vector<SequenceSpan> sequences;
+    int64_t block = 0, most_blocks = 0;
+    for (int64_t i = range.first; i < range.last; ++i) {
+      const int64_t length = state_.rows(i);
+      sequences.push_back(
+          {static_cast<int64_t>(slots.size()), length, length, blocks.data() + static_cast<size_t>(block)});
+      for (int64_t t = 0; t < length; ++t) {
+        positions.push_back(static_cast<int32_t>(t));
+        slots.push_back(block * kBlockSize + t);
+      }
+      block += blocks_of(i);
+      most_blocks = std::max(most_blocks, blocks_of(i));
+    }
+    // The tokens themselves are not needed any more.
+    const std::vector<int32_t> tokens(slots.size());
+    const Batch batch = workspace_.batch().place(Batch{tokens, positions, slots, sequences}, kBlockSize,
+                                                 rows.rows, most_blocks);
+    return layer_.attend(step_, batch, cache_.layer(0), rows);
   }
 
   template <class Body>
-  void for_each_sample(const Body& body) {
-    for (int64_t sample = 0; sample < state_.samples(); ++sample) {
-      body(sample);
-      on_sample_();
+  void for_each_range(const Body& body) {
+    for (const SampleRange& range : ranges_) {
+      body(range);
+      if (source_.device->cuda != nullptr) cuda_synchronize(*source_.device);
+      for (int64_t i = range.first; i < range.last; ++i) on_sample_();
     }
   }
 
   template <class Observe>
   void quantize_with(LayerInput input, const Observe& observe) {
-    InputStatistics statistics(recipe_, shape_of(*source_.config, input).cols, state_.hidden.rows());
-    for_each_sample([&](int64_t sample) { observe(sample, statistics); });
-    QuantizedInput& quantized = result_[static_cast<size_t>(input)];
-    quantized = quantize_input(source_, recipe_, input, &statistics);
+    InputStatistics statistics(*source_.device, recipe_, shape_of(*source_.config, input).cols,
+                               state_.hidden.rows());
+    for_each_range([&](const SampleRange& range) { observe(range, statistics); });
+    result_[static_cast<size_t>(input)] = quantize_input(source_, recipe_, input, &statistics);
     install(input);
   }
 
   void install(LayerInput input) {
     const QuantizedInput& quantized = result_[static_cast<size_t>(input)];
     // What down reads has been put in order by permuting the rows of gate and up.
-    std::vector<int32_t> permutation =
+    const std::vector<int32_t> permutation =
         input == LayerInput::down ? std::vector<int32_t>{} : quantized.permutation;
     layer_.linears[static_cast<size_t>(input)] =
-        make_low_bit_linear(*source_.device, quantized.weight, quantized.spec, std::move(permutation));
+        make_low_bit_linear(*source_.device, quantized.weight, quantized.spec, permutation);
   }
 
   void order_gate_up_rows() {
@@ -238,12 +282,10 @@ class LayerQuantizer {
   const Recipe& recipe_;
   CalibrationState& state_;
   const std::function<void()>& on_sample_;
+  std::vector<SampleRange> ranges_;
   Workspace workspace_;
   StepContext step_;
   PagedKvCache cache_;
-  std::vector<int32_t> blocks_;
-  std::vector<int32_t> positions_;
-  std::vector<int64_t> slots_;
   DecoderLayer layer_;
   QuantizedLayer result_;
 };

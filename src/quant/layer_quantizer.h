@@ -33,7 +33,8 @@ struct LayerSource {
   int64_t index;
 };
 
-/// Residual streams and attention outputs of the calibration samples: all that is kept between layers.
+/// Residual streams and attention outputs of the calibration samples: all that is kept between layers. In the
+/// device's memory.
 struct CalibrationState {
   /// First row of each sample in `hidden` and `attended`; one entry more than samples.
   std::vector<int64_t> first_row;
@@ -49,7 +50,8 @@ inline constexpr int64_t kPassesPerLayer = 5;
 
 /// Quantizes one layer by `recipe`, one input after the other: statistics of an input are taken with
 /// everything before it already quantized. Leaves the outputs of the quantized layer in state.hidden. `state`
-/// is null when the recipe needs no calibration. `on_sample` is called after each sample of each pass.
+/// is null when the recipe needs no calibration. `on_sample` is called for each sample of each pass, when the
+/// device is done with it. The result lies in the host's memory.
 QuantizedLayer quantize_layer(const LayerSource& source, const Recipe& recipe, CalibrationState* state,
                               const std::function<void()>& on_sample);
 

@@ -56,8 +56,10 @@ PackedOutput::PackedOutput(const Checkpoint& checkpoint, const ModelConfig& conf
                            const Json& calibration, const std::filesystem::path& out)
     : checkpoint_(checkpoint), config_(config), recipe_(recipe) {
   write_file(out / "config.json", packed_config(checkpoint, config, recipe, calibration).dump(2) + "\n");
-  write_file(out / "tokenizer.json", checkpoint.tokenizer_json().dump() + "\n");
-  write_file(out / "tokenizer_config.json", checkpoint.tokenizer_config().dump(2) + "\n");
+  if (checkpoint.has_tokenizer()) {
+    write_file(out / "tokenizer.json", checkpoint.tokenizer_json().dump() + "\n");
+    write_file(out / "tokenizer_config.json", checkpoint.tokenizer_config().dump(2) + "\n");
+  }
 
   // The embedding comes first, where it is aligned: it is used in place.
   add_float_item("model.embed_tokens.weight", {config.vocab, config.hidden});
@@ -162,9 +164,8 @@ void PackedOutput::write_shared(WeightReader& reader, const DeviceContext& devic
   const std::string head = config_.tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
   if (recipe_.lm_head_bits == 8) {
     const Tensor tensor = reader.floats(head, shape);
-    Matrix<float> weight(config_.vocab, config_.hidden);
-    to_float(tensor, weight.span());
-    const ScaleChooser chooser(1.0f, {});
+    const Matrix<float> weight = float_columns(device, tensor, nullptr);
+    const ScaleChooser chooser(1.0f);
     const ChannelLayout layout = lm_head_activation_spec(config_.hidden).layout;
     write_low_bit("lm_head", round_to_nearest(device, weight.view(), layout, chooser), 0, config_.vocab);
   } else if (!config_.tied_embeddings) {

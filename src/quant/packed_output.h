@@ -17,8 +17,8 @@ namespace atom {
 /// Writes the files of a packed checkpoint (docs/format.md), layer by layer as they are quantized.
 class PackedOutput {
  public:
-  /// Writes config.json, tokenizer.json and tokenizer_config.json, and begins model.safetensors, in the
-  /// directory `out`.
+  /// Writes config.json and, where there is a tokenizer, tokenizer.json and tokenizer_config.json, and begins
+  /// model.safetensors, in the directory `out`.
   PackedOutput(const Checkpoint& checkpoint, const ModelConfig& config, const Recipe& recipe,
                const nlohmann::ordered_json& calibration, const std::filesystem::path& out);
 

@@ -11,6 +11,7 @@
 #include "base/progress.h"
 #include "base/random.h"
 #include "checkpoint/json.h"
+#include "kernels/cuda.h"
 #include "kernels/ops.h"
 #include "quant/layer_quantizer.h"
 #include "quant/packed_output.h"
@@ -35,14 +36,16 @@ CalibrationState embed(const ModelConfig& config, const DeviceContext& device, W
     state.first_row.push_back(state.first_row.back() + length);
   }
   const int64_t tokens = state.first_row.back();
-  state.hidden = Matrix<float>(tokens, config.hidden);
-  state.attended = Matrix<float>(tokens, config.q_size());
-  const Tensor embedding = reader.floats("model.embed_tokens.weight", {config.vocab, config.hidden});
+  state.hidden = Matrix<float>(tokens, config.hidden, device.memory);
+  state.attended = Matrix<float>(tokens, config.q_size(), device.memory);
+  const Tensor embedding = to_memory(
+      reader.floats("model.embed_tokens.weight", {config.vocab, config.hidden}), device.memory);
   for (int64_t i = 0; i < state.samples(); ++i) {
     throw_if_interrupted();
     const auto rows = state.hidden.view().row_range(state.first_row[i], state.first_row[i + 1]);
-    run(device, EmbeddingLookup{calibration.samples[static_cast<size_t>(i)], embedding.dtype,
-                                embedding.bytes.data(), rows});
+    const auto ids =
+        Buffer<int32_t>::copy_of(calibration.samples[static_cast<size_t>(i)], device.memory);
+    run(device, EmbeddingLookup{ids.span(), embedding.dtype, embedding.bytes.data(), rows});
   }
   return state;
 }
@@ -99,7 +102,7 @@ QuantizationReport quantize(const Checkpoint& checkpoint, const DeviceContext& d
   PackedOutput output(checkpoint, config, recipe, record, out);
   output.write_shared(reader, device);
   RopeTable rope;
-  rope.grow(longest, config);
+  rope.grow(longest, config, device.memory);
 
   Progress progress("quantize", std::max<int64_t>(1, config.n_layers * kPassesPerLayer * samples), quiet);
   int64_t done = 0;
@@ -114,6 +117,7 @@ QuantizationReport quantize(const Checkpoint& checkpoint, const DeviceContext& d
   state.reset();
   output.finish();
   QuantizationReport report;
+  if (device.cuda != nullptr) report.device_memory_bytes = cuda_memory_info(device).peak;
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.tokens = tokens;
   return report;

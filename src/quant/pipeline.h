@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,14 +24,16 @@ struct CalibrationSet {
 struct QuantizationReport {
   double seconds = 0;
   int64_t tokens = 0;
+  /// On a GPU: the most of its memory that was in use.
+  std::optional<size_t> device_memory_bytes;
 };
 
 /// Quantizes `checkpoint` by `recipe`, layer by layer, each layer calibrated on the outputs of the quantized
 /// ones before it, and writes a packed checkpoint into the directory `out` (which exists, is empty, and is
 /// made final by the caller: see AtomicDirectory).
 ///
-/// Memory: one layer's weights and one set of hidden states and of attention outputs (samples * length *
-/// (hidden + n_heads * head_dim) floats), never the model twice. Deterministic for the same samples, whatever
+/// Memory (a GPU's on a GPU): one layer's weights and one set of hidden states and of attention outputs
+/// (samples * length * (hidden + n_heads * head_dim) floats), never the model twice. Deterministic for the same samples, whatever
 /// the number of threads. Throws Error for a checkpoint that is already packed, bad settings, or non-finite
 /// weights, and Interrupted after Ctrl-C.
 QuantizationReport quantize(const Checkpoint& checkpoint, const DeviceContext& device, const Recipe& recipe,

@@ -139,7 +139,9 @@ struct MatrixView {
 template <class T>
 struct Matrix {
   Matrix() = default;
-  Matrix(int64_t rows, int64_t cols) : rows_(rows), cols_(cols), storage_(static_cast<size_t>(rows * cols)) {}
+  /// Null `memory`: the host's.
+  Matrix(int64_t rows, int64_t cols, Memory* memory = nullptr)
+      : rows_(rows), cols_(cols), storage_(static_cast<size_t>(rows * cols), memory) {}
 
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }

@@ -67,6 +67,9 @@ void* Device::allocate(size_t bytes) {
     throw std::bad_alloc();
   }
   check(status, "cudaMalloc");
+  size_t free = 0, total = 0;
+  ATOM_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  peak_memory_ = std::max(peak_memory_, total - free);
   ATOM_CUDA_CHECK(cudaMemsetAsync(data, 0, bytes, stream_));
   return data;
 }
@@ -153,9 +156,10 @@ void cuda_synchronize(const DeviceContext& device) {
   cuda::of(device).synchronize();
 }
 
-CudaMemoryInfo cuda_memory_info(const DeviceContext&) {
+CudaMemoryInfo cuda_memory_info(const DeviceContext& device) {
   CudaMemoryInfo info;
   ATOM_CUDA_CHECK(cudaMemGetInfo(&info.free, &info.total));
+  info.peak = cuda::of(device).peak_memory();
   return info;
 }
 

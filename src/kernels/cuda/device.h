@@ -30,6 +30,8 @@ class Device final : public Memory {
   cudaStream_t stream() const { return stream_; }
   int sm_count() const { return sm_count_; }
   size_t total_memory() const { return total_memory_; }
+  /// The most of the GPU's memory that was in use, by whomever, when some was allocated here.
+  size_t peak_memory() const { return peak_memory_; }
   const std::string& description() const { return description_; }
   /// Waits for the stream. Throws Error when any of its work failed.
   void synchronize();
@@ -60,6 +62,7 @@ class Device final : public Memory {
   cublasHandle_t cublas_ = nullptr;
   cusolverDnHandle_t cusolver_ = nullptr;
   std::unique_ptr<baseline::CublasLt> cublas_lt_;
+  size_t peak_memory_ = 0;
 };
 
 /// The GPU of a context that has one.

@@ -28,9 +28,9 @@ struct Config {
 /// The fewest tokens that hold m, and the split along k that finishes first when every CTA on the chip
 /// streams at the same rate: waves * (groups of a CTA + 2 for start and epilogue).
 inline Config choose(int64_t m, int64_t n, int64_t k, int sm_count) {
-  Config config{8, 1, 4};
+  Config config{8, 1, 5};
   while (config.tokens < std::min(m, kMaxTokens)) config.tokens *= 2;
-  config.ctas_per_sm = config.tokens == 8 ? 4 : config.tokens == 16 ? 3 : 2;
+  config.ctas_per_sm = config.tokens == 8 ? 5 : config.tokens == 16 ? 4 : 3;
   const int64_t groups = (k + kGroup - 1) / kGroup;
   const int64_t tiles = (n + kTileRows - 1) / kTileRows * ((m + config.tokens - 1) / config.tokens);
   const int64_t capacity = int64_t{sm_count} * config.ctas_per_sm;

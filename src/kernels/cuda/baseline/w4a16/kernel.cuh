@@ -14,7 +14,6 @@
 // CTAs that split k form a cluster and add their sums in ascending order through distributed shared memory.
 
 #include <cstdint>
-#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/baseline/cublas_lt.h"
@@ -39,7 +38,8 @@ constexpr int kPitch = kTileRows + 4;
 template <int kTokens>
 struct Ring {
   static constexpr int kStageBytes = kUnitBytes + kTokens * kGroup * 2;
-  static constexpr int kStages = kTokens <= 16 ? 5 : kTokens == 32 ? 6 : 4;
+  /// So few that 3 to 5 CTAs fit an SM (config.h): it takes many warps to unpack as fast as memory delivers.
+  static constexpr int kStages = kTokens == 64 ? 3 : 4;
   static constexpr int kSumBytes = kTokens * kPitch * 4;
   static constexpr int kBytes = kStages * kStageBytes > kSumBytes ? kStages* kStageBytes : kSumBytes;
 };
@@ -179,27 +179,40 @@ __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
   } else {
     __syncthreads();
   }
-  // Every rank finishes its share of the tile.
-  constexpr int kAll = kTokens * kTileRows;
-  for (int e = kAll * rank / p.splits + tid; e < kAll * (rank + 1) / p.splits; e += kThreads) {
-    const int token = e / kTileRows, row = e % kTileRows;
+  // Every rank finishes its share of the tile, 4 rows at a time; the reads of all ranks are in flight
+  // together.
+  constexpr int kQuads = kTokens * kTileRows / 4;
+  for (int e = kQuads * rank / p.splits + tid; e < kQuads * (rank + 1) / p.splits; e += kThreads) {
+    const int token = e / (kTileRows / 4), row = e % (kTileRows / 4) * 4;
     if (token0 + token >= p.m || row0 + row >= p.n) continue;
     const uint32_t at = ring + (token * kPitch + row) * 4;
-    float sum = 0;
-    for (int other = 0; other < p.splits; ++other) {
+    float4 parts[kMaxSplits];
+#pragma unroll
+    for (int other = 0; other < kMaxSplits; ++other) {
+      if (other >= p.splits) break;
       uint32_t remote = at;
       if (p.splits > 1) asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(at), "r"(other));
-      float part;
-      asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(part) : "r"(remote) : "memory");
-      sum += part;
+      float4& v = parts[other];
+      asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                   : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                   : "r"(remote)
+                   : "memory");
+    }
+    float sum[4] = {};
+#pragma unroll
+    for (int other = 0; other < kMaxSplits; ++other) {
+      if (other >= p.splits) break;
+      sum[0] += parts[other].x, sum[1] += parts[other].y, sum[2] += parts[other].z, sum[3] += parts[other].w;
     }
     const int64_t to = (token0 + token) * p.y_stride + row0 + row;
-    if (p.result == ResultType::f32) {
-      store(static_cast<float*>(p.y) + to, sum, p.accumulate);
-    } else if (p.result == ResultType::f16) {
-      store(static_cast<__half*>(p.y) + to, sum, p.accumulate);
-    } else {
-      store(static_cast<__nv_bfloat16*>(p.y) + to, sum, p.accumulate);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (row0 + row + i >= p.n) break;
+      if (p.result == ResultType::f32) {
+        store(static_cast<float*>(p.y) + to + i, sum[i], p.accumulate);
+      } else {
+        store(static_cast<__half*>(p.y) + to + i, sum[i], p.accumulate);
+      }
     }
   }
   // Nobody leaves while others may still read its sums.

@@ -1,4 +1,4 @@
-#include "quant/parallel.h"
+#include "kernels/cpu/quant/parallel.h"
 
 namespace atom {
 
