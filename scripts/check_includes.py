@@ -5,7 +5,8 @@ usage: check_includes.py [ROOT]
 
 Rules, on every .h, .cpp, .inc, .cu and .cuh file of src/, apps/, bench/ and fuzz/:
 - an #include "folder/file.h" is rooted at src/, names a file that is there, and goes along the arrows below (or
-  several of them in a row); files of apps/ and bench/ may also include a neighbour by its bare name;
+  several of them in a row); files of apps/ and bench/ may also include a neighbour by its bare name,
+  and a file of the folder above as "../name";
 - the folder of src/ is known here, and the DEPS of its CMakeLists.txt follow the same arrows;
 - a file has at most 600 lines.
 
@@ -82,7 +83,7 @@ def check_file(path, root):
         if kind == "<":
             if folder in ARROWS and (root / "src" / target).exists():
                 yield f'{name}:{number}: write #include "{target}", in quotes'
-        elif folder is None:
+        elif folder is None or (folder == ".." and part not in ARROWS):
             if part in ARROWS or not (path.parent / target).exists():
                 yield f"{name}:{number}: \"{target}\" is not rooted at src/"
         elif not (root / "src" / target).exists():

@@ -26,7 +26,8 @@ def perplexity(model, *options):
 
 def test_version_and_help():
     assert run_ok("--version").startswith("atom ")
-    for command in ([], ["quantize"], ["eval"], ["eval", "ppl"], ["generate"], ["chat"], ["tokenize"], ["inspect"]):
+    for command in ([], ["quantize"], ["eval"], ["eval", "ppl"], ["generate"], ["chat"], ["tokenize"], ["inspect"],
+                    ["bench"], ["bench", "gemm"], ["bench", "attention"], ["bench", "fused"]):
         text = run_ok(*command, "--help")
         assert "Usage: atom" in text or "Usage:" in text
         assert len(text.splitlines()) > 5

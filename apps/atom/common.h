@@ -49,6 +49,7 @@ void add_generate(CLI::App& app, Command& chosen);
 void add_chat(CLI::App& app, Command& chosen);
 void add_tokenize(CLI::App& app, Command& chosen);
 void add_inspect(CLI::App& app, Command& chosen);
+void add_bench(CLI::App& app, Command& chosen);
 
 /// --json and --log-level: of every command.
 struct OutputOptions {

@@ -53,6 +53,7 @@ int parse_and_run(int argc, char** argv) {
   atom::cli::add_chat(app, chosen);
   atom::cli::add_tokenize(app, chosen);
   atom::cli::add_inspect(app, chosen);
+  atom::cli::add_bench(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
@@ -63,10 +64,12 @@ int parse_and_run(int argc, char** argv) {
       return report(fmt::format("unknown command or option '{}' (see atom --help)", atom::printable(argv[1])),
                     kUsage);
     }
-    const CLI::App* eval = app.get_subcommand("eval");
-    if (eval->parsed() && eval->get_subcommands().empty() && argc > 2) {
-      return report(fmt::format("unknown measurement '{}' (see atom eval --help)", atom::printable(argv[2])),
-                    kUsage);
+    for (const char* name : {"eval", "bench"}) {
+      const CLI::App* command = app.get_subcommand(name);
+      if (!command->parsed() || !command->get_subcommands().empty() || argc <= 2) continue;
+      return report(
+          fmt::format("unknown measurement '{}' (see atom {} --help)", atom::printable(argv[2]), name),
+          kUsage);
     }
     return report(error.what(), kUsage);
   }

@@ -8,8 +8,10 @@ namespace atom {
 
 /// A piece of work that a benchmark times: an implementation on one problem, with operands of its own.
 struct Measured {
-  /// What it is, and which implementation: "W4A4 gemm_sm90".
+  /// What it is: "W4A4".
   std::string name;
+  /// The kernel.
+  std::string implementation;
   /// The rate of the device that bounds its arithmetic: "f32", "bf16", "fp8", "int8"; empty for none.
   std::string rate;
   /// Bytes that one launch has to read (and write, where the benchmark says so) at least once.

@@ -1,3 +1,4 @@
+#include "kernels/cuda.h"
 #include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/fused/fused.h"

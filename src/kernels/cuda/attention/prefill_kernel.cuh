@@ -14,11 +14,12 @@
 /// Attention of many rows a sequence (prefill, whole or in chunks) over the paged cache, causal: online
 /// softmax in the form of FlashAttention-3 (Shah et al. 2024). Fast: fp16 operands, sums in any order.
 ///
-/// A block has a tile of 128 rows of one query head and visits the keys in tiles of 128. One warpgroup
-/// produces: it gathers keys and values from their pages and widens them to fp16 in shared memory, in the
-/// swizzled form that wgmma reads, two tiles of each in flight. Two warpgroups consume, 64 rows each: while
-/// the tensor cores do S of the next tile and P V of this one, the softmax of the next tile runs. Blocks are
-/// persistent; the longest row tiles come first, in alternating order, so that blocks end together.
+/// A block has a tile of 128 rows of one query head and visits the keys in tiles of 128. Two warpgroups
+/// produce, one keys and one values: they gather them from their pages and widen them to fp16 in shared
+/// memory, in the swizzled form that wgmma reads, two tiles of each in flight. Two warpgroups consume, 64
+/// rows each: while the tensor cores do S of the next tile and P V of this one, the softmax of the next tile
+/// runs. Blocks are persistent; the longest row tiles come first, in alternating order, so that blocks end
+/// together.
 ///
 ///   S [64, 128] = Q K^T (shared, shared);  P = 2^(c S - m);  O [64, head_dim] += P V (registers, shared)
 ///
@@ -52,9 +53,9 @@ using namespace fragments;
 constexpr int kRows = 128;
 constexpr int kKeys = 128;
 constexpr int kStages = 2;
-constexpr int kThreads = 384;
-constexpr int kProducerRegisters = 72;
-constexpr int kConsumerRegisters = 216;
+constexpr int kThreads = 512;
+constexpr int kProducerRegisters = 56;
+constexpr int kConsumerRegisters = 200;
 constexpr float kLog2e = 1.4426950408889634f;
 
 template <int kDim>
@@ -153,46 +154,21 @@ __device__ inline void store_16(uint32_t to, uint4 x) {
                : "memory");
 }
 
-/// One row of a tile as it is stored: the row of a quantized cache and its parameters.
-template <KvFormat kFormat, int kDim>
-struct RawRow {
-  static constexpr int kWords = kDim * bits_of(kFormat) / 128;
-  uint4 words[kWords];
-  uint32_t params;
-
-  __device__ void load(const std::byte* rows, const uint16_t* all_params, int64_t row) {
-    if (row < 0) {
+/// Word `i` (16 bytes) of a row of a quantized cache, widened to its place in row `row` of a tile.
+template <KvFormat kFormat>
+__device__ inline void store_word(uint32_t tile, int row, int i, uint4 word, __half2 scale, __half2 minimum) {
+  const uint32_t w[4] = {word.x, word.y, word.z, word.w};
+  if constexpr (kFormat == KvFormat::int4) {
 #pragma unroll
-      for (int i = 0; i < kWords; ++i) words[i] = {0, 0, 0, 0};
-      params = 0;
-      return;
-    }
-    const auto* source = reinterpret_cast<const uint4*>(rows + row * (kWords * 16));
+    for (int k = 0; k < 4; ++k)
+      store_16(tile + chunk_offset(row, 4 * i + k), widen_int4(w[k], scale, minimum));
+  } else {
 #pragma unroll
-    for (int i = 0; i < kWords; ++i) words[i] = __ldg(source + i);
-    params = __ldg(reinterpret_cast<const uint32_t*>(all_params) + row);
-  }
-
-  __device__ void store(uint32_t tile, int row) const {
-    const __half2 pair = as_half2(params);
-    const __half2 scale = __low2half2(pair);
-    const __half2 minimum = __high2half2(pair);
-#pragma unroll
-    for (int i = 0; i < kWords; ++i) {
-      const uint32_t w[4] = {words[i].x, words[i].y, words[i].z, words[i].w};
-      if constexpr (kFormat == KvFormat::int4) {
-#pragma unroll
-        for (int k = 0; k < 4; ++k)
-          store_16(tile + chunk_offset(row, 4 * i + k), widen_int4(w[k], scale, minimum));
-      } else {
-#pragma unroll
-        for (int k = 0; k < 2; ++k) {
-          store_16(tile + chunk_offset(row, 2 * i + k), widen_int8(w[2 * k], w[2 * k + 1], scale, minimum));
-        }
-      }
+    for (int k = 0; k < 2; ++k) {
+      store_16(tile + chunk_offset(row, 2 * i + k), widen_int8(w[2 * k], w[2 * k + 1], scale, minimum));
     }
   }
-};
+}
 
 /// Barriers: full and empty of the stages of keys and of values.
 struct Barriers {
@@ -200,15 +176,25 @@ struct Barriers {
   uint64_t empty[2][kStages];
 };
 
-/// Keys (what = 0) and values (1) in the order in which they are consumed: K0 K1 V0 K2 V1 ...
+/// Fills the stages of keys (what = 0) or values (1).
 template <KvFormat kFormat, int kDim>
-__device__ inline void produce(const PrefillParams& p, uint32_t tiles, Barriers& barriers) {
+__device__ inline void produce(const PrefillParams& p, int what, uint32_t tiles, Barriers& barriers) {
   using S = Shape<kDim>;
-  const int row = static_cast<int>(threadIdx.x);
+  const int thread = static_cast<int>(threadIdx.x) % 128;
+  const int lane = thread % 32;
+  const std::byte* const rows = what == 0 ? p.cache.keys : p.cache.values;
+  const uint16_t* const params = what == 0 ? p.cache.key_params : p.cache.value_params;
   const int n_rounds = (n_items(p) + static_cast<int>(gridDim.x) - 1) / static_cast<int>(gridDim.x);
-  int count[2] = {0, 0};
-  const auto stage_of = [&](int what, int n) {
-    return tiles + static_cast<uint32_t>((what * kStages + n % kStages) * S::kTileBytes);
+  int n = 0;
+  const auto stage_of = [&](int i) {
+    return tiles + static_cast<uint32_t>((what * kStages + i % kStages) * S::kTileBytes);
+  };
+  const auto wait_empty = [&]() {
+    ptx::barrier_wait(&barriers.empty[what][n % kStages], (n / kStages + 1) % 2);
+  };
+  const auto finish = [&](int i) {
+    wgmma::fence_stores();
+    ptx::barrier_arrive(&barriers.full[what][i % kStages]);
   };
   for (int round = 0; round < n_rounds; ++round) {
     const Item item = item_at(p, round);
@@ -220,70 +206,63 @@ __device__ inline void produce(const PrefillParams& p, uint32_t tiles, Barriers&
       const int64_t page = item.blocks[key >> p.block_shift];
       return ((page * p.cache.n_kv_heads + kv_head) << p.block_shift) + (key & in_block);
     };
-    // Step s: what it moves, and of which tile.
-    const int n_steps = 2 * item.n_tiles;
-    const auto what_of = [&](int s) { return s == 0 ? 0 : (s == n_steps - 1 ? 1 : (s + 1) % 2); };
-    const auto tile_of = [&](int s) {
-      return s == 0 ? 0 : (s == n_steps - 1 ? item.n_tiles - 1 : (s + 1) / 2 - (s + 1) % 2);
-    };
-    const auto wait_empty = [&](int what) {
-      const int n = count[what];
-      ptx::barrier_wait(&barriers.empty[what][n % kStages], (n / kStages + 1) % 2);
-    };
     if constexpr (kFormat == KvFormat::f16) {
       constexpr int kChunks = kDim / 8;
-      const auto finish = [&](int what, int n) {
-        wgmma::fence_stores();
-        ptx::barrier_arrive(&barriers.full[what][n % kStages]);
-      };
-      for (int s = 0; s < n_steps; ++s) {
-        const int what = what_of(s);
-        wait_empty(what);
-        const uint32_t tile = stage_of(what, count[what]);
-        const std::byte* rows = what == 0 ? p.cache.keys : p.cache.values;
-#pragma unroll 4
-        for (int i = 0; i < kChunks; ++i) {
-          const int r = i * (128 / kChunks) + row / kChunks;
-          const int64_t place = place_of(tile_of(s) * kKeys + r);
-          copy_16(tile + chunk_offset(r, row % kChunks),
-                  rows + (place < 0 ? 0 : place) * (kDim * 2) + row % kChunks * 16, place >= 0);
+      constexpr int kRowsPerCopy = 128 / kChunks;
+      // Lane l has the place of keys 8 (l % 16) and on of a tile.
+      int64_t places = place_of(lane % 16 * 8);
+      for (int tile = 0; tile < item.n_tiles; ++tile) {
+        const int64_t next_places = place_of((tile + 1) * kKeys + lane % 16 * 8);
+        wait_empty();
+        const uint32_t stage = stage_of(n);
+#pragma unroll
+        for (int i = 0; i < kKeys / kRowsPerCopy; ++i) {
+          const int r = i * kRowsPerCopy + thread / kChunks;
+          const int64_t place = __shfl_sync(0xFFFFFFFFu, places, r / 8) + r % 8;
+          const bool valid = tile * kKeys + r < item.end;
+          copy_16(stage + chunk_offset(r, thread % kChunks),
+                  rows + (valid ? place : 0) * (kDim * 2) + thread % kChunks * 16, valid);
         }
         commit_copies();
-        // The step before has arrived.
-        if (s > 0) {
+        // The tile before has arrived.
+        if (tile > 0) {
           wait_for_copies<1>();
-          finish(what_of(s - 1), count[what_of(s - 1)] - 1);
+          finish(n - 1);
         }
-        ++count[what];
+        ++n;
+        places = next_places;
       }
       wait_for_copies<0>();
-      finish(1, count[1] - 1);
+      finish(n - 1);
     } else {
-      RawRow<kFormat, kDim> next;
-      int64_t place = place_of(row);
-      next.load(p.cache.keys, p.cache.key_params, place);
-      int64_t place_after = place_of(kKeys + row);
-      // Places in the cache of the tile whose keys were loaded last and of the one before.
-      int64_t key_place = place;
-      int64_t value_place = place;
-      for (int s = 0; s < n_steps; ++s) {
-        const RawRow<kFormat, kDim> current = next;
-        if (s + 1 < n_steps) {
-          if (what_of(s + 1) == 0) {
-            value_place = key_place;
-            key_place = place_after;
-            place_after = place_of((tile_of(s + 1) + 1) * kKeys + row);
-            next.load(p.cache.keys, p.cache.key_params, key_place);
-          } else {
-            next.load(p.cache.values, p.cache.value_params, s + 2 == n_steps ? key_place : value_place);
-          }
+      // Thread r has row r of every tile. As soon as a word is widened, the next tile's is loaded.
+      constexpr int kWords = kDim * bits_of(kFormat) / 128;
+      uint4 words[kWords] = {};
+      uint32_t pair = 0;
+      int64_t place = place_of(thread);
+      int64_t next_place = place_of(kKeys + thread);
+      if (place >= 0) {
+        const auto* source = reinterpret_cast<const uint4*>(rows) + place * kWords;
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) words[i] = __ldg(source + i);
+        pair = __ldg(reinterpret_cast<const uint32_t*>(params) + place);
+      }
+      for (int tile = 0; tile < item.n_tiles; ++tile) {
+        const uint32_t stage = stage_of(n);
+        const __half2 scale = __low2half2(as_half2(pair));
+        const __half2 minimum = __high2half2(as_half2(pair));
+        const bool valid = next_place >= 0;
+        const auto* source = reinterpret_cast<const uint4*>(rows) + (valid ? next_place : 0) * kWords;
+        pair = valid ? __ldg(reinterpret_cast<const uint32_t*>(params) + next_place) : 0u;
+        next_place = place_of((tile + 2) * kKeys + thread);
+        wait_empty();
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) {
+          store_word<kFormat>(stage, thread, i, words[i], scale, minimum);
+          words[i] = valid ? __ldg(source + i) : uint4{0, 0, 0, 0};
         }
-        const int what = what_of(s);
-        wait_empty(what);
-        current.store(stage_of(what, count[what]), row);
-        wgmma::fence_stores();
-        ptx::barrier_arrive(&barriers.full[what][count[what] % kStages]);
-        ++count[what];
+        finish(n);
+        ++n;
       }
     }
   }
@@ -293,7 +272,7 @@ template <KvFormat kFormat, int kDim>
 __device__ inline void consume(const PrefillParams& p, uint32_t queries, uint32_t tiles, Barriers& barriers) {
   using S = Shape<kDim>;
   const int thread = static_cast<int>(threadIdx.x) % 128;
-  const int consumer = static_cast<int>(threadIdx.x) / 128 - 1;
+  const int consumer = static_cast<int>(threadIdx.x) / 128 - 2;
   const int lane = thread % 32;
   const int g = lane / 4;
   const int t = lane % 4;
@@ -315,7 +294,8 @@ __device__ inline void consume(const PrefillParams& p, uint32_t queries, uint32_
     const Item item = item_at(p, round);
     if (item.n_tiles == 0) continue;
 
-    // Queries, 64 rows of this warpgroup.
+    // Queries, 64 rows of this warpgroup, once all its warps are done with the last ones.
+    ptx::named_barrier(1 + consumer, 128);
     for (int i = thread; i < 64 * (kDim / 8); i += 128) {
       const int r = consumer * 64 + i / (kDim / 8);
       const int chunk = i % (kDim / 8);
@@ -453,7 +433,7 @@ __device__ inline void consume(const PrefillParams& p, uint32_t queries, uint32_
       for (int i = 0; i < kDim / 8; ++i) {
 #pragma unroll
         for (int y = 0; y < 2; ++y) {
-          store_float(p.out, p.out_dtype, at + channel_at<kFormat>(8 * i + 2 * t + y),
+          store_float(p.out, p.out_dtype, at + 8 * i + (kFormat == KvFormat::int4 ? t + 4 * y : 2 * t + y),
                       output[4 * i + 2 * x + y] * inverse);
         }
       }
@@ -479,9 +459,9 @@ __global__ void __launch_bounds__(kThreads, 1) attend(const PrefillParams p) {
   __syncthreads();
   wait_for_dependencies();
   launch_dependents();
-  if (threadIdx.x < 128) {
+  if (threadIdx.x < 256) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kProducerRegisters));
-    produce<kFormat, kDim>(p, base + S::kTileBytes, barriers);
+    produce<kFormat, kDim>(p, static_cast<int>(threadIdx.x) / 128, base + S::kTileBytes, barriers);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kConsumerRegisters));
     consume<kFormat, kDim>(p, base, base + S::kTileBytes, barriers);

@@ -11,7 +11,8 @@ namespace atom::cuda::baseline {
 
 /// Types of both operands: f16, bf16 (f32 sums), e4m3 (FP8, f32 sums) or s8 (exact s32 sums).
 enum class OperandType : uint8_t { f16, bf16, e4m3, s8 };
-/// Types of the result: f32, f16 and bf16 for float operands, s32 for s8 ones.
+/// Types of the result: f32 for float operands, and f16 or bf16 (of f16 or bf16 operands their own type
+/// alone); s32 for s8 ones.
 enum class ResultType : uint8_t { f32, f16, bf16, s32 };
 
 /// y[m, n] = x[m, k] * w[n, k]^T, and y added where `accumulate`. All on the device, row-major, channels

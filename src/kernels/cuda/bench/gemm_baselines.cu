@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "kernels/cuda/baseline/cublas_lt.h"
+#include "kernels/cuda/baseline/w4a16/config.h"
 #include "kernels/cuda/baseline/w4a16/w4a16.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda_bench.h"
@@ -46,9 +47,9 @@ struct Kind {
   int64_t bytes;
 };
 
-constexpr Kind kBf16{"BF16 cublaslt", "bf16", OperandType::bf16, ResultType::bf16, Noise::bf16, 2};
-constexpr Kind kFp8{"FP8 cublaslt", "fp8", OperandType::e4m3, ResultType::bf16, Noise::e4m3, 1};
-constexpr Kind kInt8{"INT8 cublaslt", "int8", OperandType::s8, ResultType::s32, Noise::bytes, 1};
+constexpr Kind kBf16{"BF16", "bf16", OperandType::bf16, ResultType::bf16, Noise::bf16, 2};
+constexpr Kind kFp8{"FP8", "fp8", OperandType::e4m3, ResultType::bf16, Noise::e4m3, 1};
+constexpr Kind kInt8{"INT8", "int8", OperandType::s8, ResultType::s32, Noise::bytes, 1};
 
 /// INT8 sums are dequantized to bf16 where `dequantize`: W8A8 as a model uses it.
 Measured dense(const DeviceContext& device, const std::shared_ptr<CublasLt>& lt, const Kind& kind, int64_t m,
@@ -79,6 +80,7 @@ Measured dense(const DeviceContext& device, const std::shared_ptr<CublasLt>& lt,
   };
   Measured measured;
   measured.name = kind.name;
+  measured.implementation = dequantize ? "cublaslt, dequantize" : "cublaslt";
   measured.rate = kind.rate;
   measured.bytes = static_cast<double>(o->weight_bytes);
   measured.operations = 2.0 * static_cast<double>(m * n) * static_cast<double>(k);
@@ -104,7 +106,8 @@ Measured w4a16(const DeviceContext& device, const std::shared_ptr<CublasLt>& lt,
   o->scratch = Buffer<uint8_t>(cuda::baseline::w4a16_scratch_bytes(args), device.memory);
   const cudaStream_t stream = cuda::of(device).stream();
   Measured measured;
-  measured.name = "W4A16 mma";
+  measured.name = "W4A16";
+  measured.implementation = m <= cuda::baseline::w4a16::kMaxTokens ? "mma" : "dequantize, cublaslt";
   measured.rate = "bf16";
   measured.bytes = static_cast<double>(o->weight_bytes);
   measured.operations = 2.0 * static_cast<double>(m * n) * static_cast<double>(k);
@@ -125,7 +128,7 @@ std::vector<Measured> cuda_gemm_baselines(const DeviceContext& device, int64_t m
   all.push_back(dense(device, lt, kBf16, m, n, k, false));
   all.push_back(dense(device, lt, kFp8, m, n, k, false));
   all.push_back(dense(device, lt, kInt8, m, n, k, true));
-  all.back().name = "W8A8 cublaslt";
+  all.back().name = "W8A8";
   all.push_back(w4a16(device, lt, m, n, k));
   return all;
 }

@@ -39,6 +39,16 @@ constexpr int max_warps(int units_per_warp) {
   return units_per_warp <= 2 ? 32 : 16;
 }
 
+inline constexpr int kMaxTileTokens = 8;
+
+/// Tokens whose rows a block holds at once: those that 64 KB hold, but one where blocks are few.
+inline int tile_tokens(int64_t row_bytes, int64_t tokens, int sm_count) {
+  int64_t tile = 1;
+  while (tile < kMaxTileTokens && 2 * tile * row_bytes <= 64 * 1024 && 4 * tile * sm_count <= tokens)
+    tile *= 2;
+  return static_cast<int>(tile);
+}
+
 /// Few tokens: as many warps as a block can have, for the shortest time. Many: four units a warp, so that
 /// several tokens share a multiprocessor and one's loads hide behind another's arithmetic.
 inline RowConfig row_config(const ChannelLayout& layout, int64_t tokens, int sm_count) {

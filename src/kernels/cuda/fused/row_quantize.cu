@@ -12,20 +12,19 @@ using namespace fused;
 
 template <class In, bool norm, int units>
 void launch_rows(const RowQuantize& a, int warps, cudaStream_t stream) {
-  const size_t shared = row_quantize_shared(a.k, sizeof(In), norm);
+  const size_t shared = static_cast<size_t>(a.k) * sizeof(In) * static_cast<size_t>(a.tile_tokens);
   const int threads = 32 * warps;
-  const int sms = sm_count();
   const auto kernel = row_quantize_kernel<In, norm, units>;
+  const int sms = sm_count();
+  const int64_t tiles = (a.blocks.tokens + a.tile_tokens - 1) / a.tile_tokens;
   int resident = 1;
-  if (a.blocks.tokens > sms) {
-    if (shared > 32 * 1024) {
-      check(
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
-          "row_quantize");
-    }
+  if (tiles > sms) {
+    ATOM_CUDA_CHECK(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
+    ATOM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));
     ATOM_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared));
   }
-  const int64_t blocks = std::min<int64_t>(a.blocks.tokens, int64_t{sms} * std::max(resident, 1));
+  const int64_t blocks = std::min<int64_t>(tiles, int64_t{sms} * std::max(resident, 1));
   launch(kernel, dim3(static_cast<unsigned>(blocks)), threads, shared, stream, {}, a);
 }
 
@@ -58,6 +57,7 @@ void quantize_rows(const ConstMatrix& x, const float* weight, float eps, const i
     using In = typename decltype(type)::type;
     if (out.form == ActivationForm::blocks && aligned && is_fast_row(layout)) {
       const bool four = out.spec.bits == 4;
+      const int sms = sm_count();
       const RowQuantize a{x.data,
                           x.stride,
                           weight,
@@ -69,9 +69,10 @@ void quantize_rows(const ConstMatrix& x, const float* weight, float eps, const i
                           out.spec.clip,
                           four ? -8.0f : -127.0f,
                           four ? 7.0f : 127.0f,
+                          tile_tokens(layout.k * static_cast<int64_t>(sizeof(In)), x.rows, sms),
                           out.values,
                           out.scales};
-      return launch_rows<In, norm>(a, row_config(layout, x.rows, sm_count()), stream);
+      return launch_rows<In, norm>(a, row_config(layout, x.rows, sms), stream);
     }
     const GeneralQuantize a{x.data, x.stride, x.rows, weight, eps, permutation, out};
     launch(general_quantize_kernel<In, kBefore>, dim3(static_cast<unsigned>(x.rows)), kGeneralThreads,

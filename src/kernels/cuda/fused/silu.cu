@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_quantize_kernel(const RowQu
     if (unit > groups) break;
     const Four y = silu_mul4(g[j], u[j]);
     if (unit < groups) {
-      const float scale = numerics::symmetric_scale(warp_max(max_magnitude(y)), a.clip, a.high);
+      const float scale = numerics::symmetric_scale(warp_max_magnitude(max_magnitude(y)), a.clip, a.high);
       store_block(a, token, unit, lane, quantize4(y, numerics::inverse_scale(scale), a.low, a.high));
       if (lane == 0) a.scales[a.blocks.scale(token, unit)] = scale;
       continue;
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_quantize_kernel(const RowQu
     const int blocks = static_cast<int>(a.blocks.outlier_blocks());
     float largest = max_magnitude(y);
     for (int b = 1; b < blocks; ++b) largest = fmaxf(largest, max_magnitude(block(b)));
-    const float scale = numerics::symmetric_scale(warp_max(largest), 1.0f, 127.0f);
+    const float scale = numerics::symmetric_scale(warp_max_magnitude(largest), 1.0f, 127.0f);
     const float inverse = numerics::inverse_scale(scale);
     for (int b = 0; b < blocks; ++b) {
       store_block(a, token, groups + b, lane, quantize4(block(b), inverse, -127.0f, 127.0f));
@@ -143,6 +143,7 @@ void silu_mul_quantize(const SiluMulQuantizeArgs& args, cudaStream_t stream) {
                           out.spec.clip,
                           four ? -8.0f : -127.0f,
                           four ? 7.0f : 127.0f,
+                          1,
                           out.values,
                           out.scales};
       // The unit of the outliers always exists: it writes their scale, 0 when there are none.

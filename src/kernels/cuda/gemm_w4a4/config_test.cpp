@@ -49,8 +49,13 @@ TEST(GemmConfig, FewTilesAreSplit) {
   // o_proj of Llama-7B: 32 tiles for 132 multiprocessors.
   EXPECT_GE(small_config(4096, 33, 64, false, 132).splits, 4);
   EXPECT_EQ(small_config(4096, 33, 64, true, 132).splits, 1);
-  // As many tiles as multiprocessors.
-  EXPECT_EQ(small_config(132 * 128, 33, 64, false, 132).splits, 1);
+  // Two tiles for each multiprocessor fill it.
+  EXPECT_EQ(small_config(264 * 128, 33, 64, false, 132).splits, 1);
+  // The splits that were fastest on an H200 for Llama-7B and 32 tokens: q/k/v, o, gate/up, down (within 5%).
+  EXPECT_EQ(small_config(12288, 33, 32, false, 132).splits, 2);
+  EXPECT_EQ(small_config(4096, 33, 32, false, 132).splits, 5);
+  EXPECT_EQ(small_config(22016, 33, 32, false, 132).splits, 1);
+  EXPECT_EQ(small_config(4096, 87, 32, false, 132).splits, 7);
 }
 
 }  // namespace

@@ -1,18 +1,15 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "base/error.h"
 #include "kernels/cuda/gemm_w4a4/gemm_w4a4.h"
 #include "kernels/cuda/gemm_w4a4/large.h"
 #include "kernels/cuda/gemm_w4a4/large_kernel.cuh"
+#include "kernels/cuda/runtime.h"
 
 namespace atom::cuda {
 namespace large {
 namespace {
-
-void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess)
-    fail(what, cudaGetErrorString(status));
-}
 
 template <class T>
 void launch_as(const GemmContext& context, Arguments arguments) {
@@ -21,24 +18,11 @@ void launch_as(const GemmContext& context, Arguments arguments) {
   const LargeConfig config{T::kRows, T::kTokens, T::kCluster};
   arguments.super = large_super(config, arguments.token_tiles);
   static_assert(T::kStages >= kMaxOutlierUnits && T::kSharedBytes <= 232448);
-  const auto kernel = gemm_w4a4_large_kernel<T>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, T::kSharedBytes),
-        "shared memory");
-  const int64_t clusters = static_cast<int64_t>((arguments.row_tiles + T::kCluster - 1) / T::kCluster) *
-                           arguments.token_tiles;
-  cudaLaunchConfig_t launch = {};
-  launch.gridDim = static_cast<unsigned>(std::min<int64_t>(clusters, context.sm_count / T::kCluster) * T::kCluster);
-  launch.blockDim = T::kThreads;
-  launch.dynamicSmemBytes = T::kSharedBytes;
-  launch.stream = context.stream;
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim = {T::kCluster, 1, 1};
-  launch.attrs = attributes;
-  launch.numAttrs = T::kCluster > 1 ? 2 : 1;
-  check(cudaLaunchKernelEx(&launch, kernel, arguments), "launch");
+  const int64_t clusters =
+      static_cast<int64_t>((arguments.row_tiles + T::kCluster - 1) / T::kCluster) * arguments.token_tiles;
+  const int64_t grid = std::min<int64_t>(clusters, context.sm_count / T::kCluster) * T::kCluster;
+  cuda::launch(gemm_w4a4_large_kernel<T>, dim3(static_cast<unsigned>(grid)), dim3(T::kThreads),
+               T::kSharedBytes, context.stream, LaunchOptions{T::kCluster, true}, arguments);
 }
 
 }  // namespace
@@ -63,17 +47,12 @@ void launch(const GemmContext& context, const GemmW4A4& gemm, const LargeConfig&
   const auto is = [&](int rows, int tokens, int cluster) {
     return config == LargeConfig{rows, tokens, cluster};
   };
-  if (is(256, 128, 1)) return launch_as<Tile<2, 2, 128, 1>>(context, arguments);
-  if (is(256, 128, 2)) return launch_as<Tile<2, 2, 128, 2>>(context, arguments);
-  if (is(192, 128, 1)) return launch_as<Tile<3, 1, 128, 1>>(context, arguments);
-  if (is(192, 128, 2)) return launch_as<Tile<3, 1, 128, 2>>(context, arguments);
-  if (is(128, 128, 1)) return launch_as<Tile<2, 1, 128, 1>>(context, arguments);
-  if (is(128, 128, 2)) return launch_as<Tile<2, 1, 128, 2>>(context, arguments);
-  if (is(192, 64, 1)) return launch_as<Tile<3, 1, 64, 1>>(context, arguments);
-  if (is(192, 64, 2)) return launch_as<Tile<3, 1, 64, 2>>(context, arguments);
-  if (is(128, 64, 1)) return launch_as<Tile<2, 1, 64, 1>>(context, arguments);
-  if (is(128, 64, 2)) return launch_as<Tile<2, 1, 64, 2>>(context, arguments);
-  fail("tile", "no kernel of this shape");
+  if (is(192, 128, 1)) return launch_as<Tile<3, 1, 1, 128, 1>>(context, arguments);
+  if (is(192, 128, 2)) return launch_as<Tile<3, 1, 1, 128, 2>>(context, arguments);
+  if (is(128, 128, 1)) return launch_as<Tile<2, 1, 1, 128, 1>>(context, arguments);
+  if (is(192, 64, 1)) return launch_as<Tile<3, 1, 1, 64, 1>>(context, arguments);
+  if (is(128, 64, 1)) return launch_as<Tile<2, 1, 1, 64, 1>>(context, arguments);
+  fail("W4A4 GEMM: no kernel for tiles of {} x {}", config.rows, config.tokens);
 }
 
 }  // namespace large
@@ -85,7 +64,9 @@ bool gemm_w4a4_large_supports(const GemmW4A4& gemm) {
 }
 
 void gemm_w4a4_large(const GemmContext& context, const GemmW4A4& gemm) {
-  if (!gemm_w4a4_large_supports(gemm)) large::fail("shape", "not supported");
+  if (!gemm_w4a4_large_supports(gemm)) {
+    fail("W4A4 GEMM: {} tokens and {} outliers are not for the large kernel", gemm.tokens, gemm.n_outlier);
+  }
   const WeightTiles weight{gemm.n, gemm.groups, gemm.n_outlier};
   large::launch(context, gemm,
                 large::large_config(gemm.n, weight.units(), gemm.tokens,

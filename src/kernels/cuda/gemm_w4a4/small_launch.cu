@@ -45,7 +45,6 @@ void gemm_w4a4_small(const GemmContext& context, const GemmW4A4& gemm, const Gem
                                     static_cast<int>(gemm.groups),
                                     static_cast<int>(tiles.units()),
                                     static_cast<int>((gemm.n + kRowBlock - 1) / kRowBlock),
-                                    0,
                                     gemm.accumulate};
     with_output_type(gemm.y_dtype, [&]<typename Y>() {
       if (context.exact) {

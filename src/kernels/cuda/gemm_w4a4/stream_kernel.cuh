@@ -14,9 +14,8 @@
 /// nibble as 16 q, the 1/16 folded into the scale) and multiplies by `mma.sync` m16n8k32, W being the A
 /// operand. No warp waits for another but at the end of a pass. Fast: the units of a pass go round the warps,
 /// whose sums are added in ascending order of the warp. Exact: a warp has one row block at a time and all its
-/// units, in the contract's order. Weights do not depend on the kernel before: the rings are filled, and what
-/// follows is requested into L2, before the dependency wait, so that the memory does not idle while one
-/// kernel ends and the next begins.
+/// units, in the contract's order. Weights do not depend on the kernel before: the rings are
+/// filled before the dependency wait.
 namespace atom::cuda {
 
 struct StreamArguments {
@@ -26,7 +25,6 @@ struct StreamArguments {
   void* y;
   int64_t y_stride;
   int n, tokens, token_stride, groups, units, row_blocks;
-  int prefetch_pieces;  ///< Of one warp, into L2, beyond its ring
   bool accumulate;
 };
 
@@ -136,18 +134,6 @@ __global__ void __launch_bounds__(kWarps * 32)
   for (int i = 0; i < kSlots; ++i) {
     if (!copied_all()) copy_weights(i), advance();
     ptx::async_commit();
-  }
-  {
-    const auto here = ahead;
-    for (int i = 0; i < p.prefetch_pieces && !copied_all(); ++i, advance()) {
-      const uint8_t* unit = p.weight + static_cast<int64_t>(ahead.unit) * kUnitBytes;
-      const int rows = min(pass_rows, end - ahead.row), block = ahead.row + lane / 8;
-      if (lane < 8 * rows)
-        ptx::prefetch(unit + static_cast<uint32_t>(block / 8) * p.units * kUnitBytes +
-                      block % 8 * kRowBlockValues + lane % 8 * 128);
-      if (lane == 0) ptx::prefetch(unit + ahead.scale_offset);
-    }
-    ahead = here;
   }
   ptx::dependency_wait();
   {

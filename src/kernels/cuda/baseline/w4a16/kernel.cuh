@@ -14,7 +14,6 @@
 // CTAs that split k form a cluster and add their sums in ascending order through distributed shared memory.
 
 #include <cstdint>
-#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/baseline/cublas_lt.h"
@@ -196,10 +195,8 @@ __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
     const int64_t to = (token0 + token) * p.y_stride + row0 + row;
     if (p.result == ResultType::f32) {
       store(static_cast<float*>(p.y) + to, sum, p.accumulate);
-    } else if (p.result == ResultType::f16) {
-      store(static_cast<__half*>(p.y) + to, sum, p.accumulate);
     } else {
-      store(static_cast<__nv_bfloat16*>(p.y) + to, sum, p.accumulate);
+      store(static_cast<__half*>(p.y) + to, sum, p.accumulate);
     }
   }
   // Nobody leaves while others may still read its sums.

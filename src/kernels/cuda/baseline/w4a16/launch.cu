@@ -134,7 +134,9 @@ void w4a16_matmul(const W4A16Args& args, CublasLt& lt, void* scratch, cudaStream
     throw Error("W4A16 with n " + std::to_string(args.n) + ", k " + std::to_string(args.k) +
                 ": k must be a multiple of 8");
   }
-  if (args.result == ResultType::s32) throw Error("W4A16: the result is f32, f16 or bf16");
+  if (args.result != ResultType::f32 && args.result != ResultType::f16) {
+    throw Error("W4A16: the result is f32 or f16");
+  }
   if (args.m == 0 || args.n == 0) return;
   if (args.m <= w4a16::kMaxTokens) return stream_weights(args, stream);
   const int64_t slab = slab_rows(args), groups = groups_of(args.k);

@@ -16,7 +16,7 @@ struct W4A16Args {
   int64_t k = 0;
   const void* x = nullptr;              // [m, k] f16
   const uint8_t* w = nullptr;           // as w4a16_pack wrote it
-  ResultType result = ResultType::f16;  // f32, f16 or bf16
+  ResultType result = ResultType::f16;  // f32 or f16
   void* y = nullptr;
   int64_t y_stride = 0;  // elements from row to row; 0: dense
   bool accumulate = false;

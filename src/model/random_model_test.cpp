@@ -100,7 +100,7 @@ class Steps {
   std::vector<float> result_;
 };
 
-class GpuModel : public ::testing::TestWithParam<Case> {
+class RandomModel : public ::testing::TestWithParam<Case> {
  protected:
   static std::optional<QuantizationConfig> quantization(const Case& c) {
     if (!c.quantized) return std::nullopt;
@@ -120,7 +120,7 @@ class GpuModel : public ::testing::TestWithParam<Case> {
   }
 };
 
-TEST_P(GpuModel, EqualsTheCpuToTheBit) {
+TEST_P(RandomModel, EqualsTheCpuToTheBit) {
   if (cuda_device_count() == 0) GTEST_SKIP() << "no GPU that this build has kernels for";
   const Case& c = GetParam();
   const CudaHandle gpu = open_cuda(0);
@@ -147,7 +147,17 @@ TEST_P(GpuModel, EqualsTheCpuToTheBit) {
   }
 }
 
-TEST_P(GpuModel, FastKernelsAreNear) {
+/// The CPU's own kernels among each other, so that a difference above is the GPU's.
+TEST_P(RandomModel, EveryInstructionSetGivesTheSame) {
+  ThreadPool pool(2);
+  const ModelConfig config = small_config(64, 9, 3);
+  const std::vector<float> expected = run({&pool, CpuIsa::reference}, GetParam(), config);
+  const std::vector<float> found = run({&pool, detect_cpu_isa()}, GetParam(), config);
+  ASSERT_EQ(expected.size(), found.size());
+  EXPECT_EQ(std::memcmp(expected.data(), found.data(), expected.size() * sizeof(float)), 0);
+}
+
+TEST_P(RandomModel, FastKernelsAreNear) {
   if (cuda_device_count() == 0) GTEST_SKIP() << "no GPU that this build has kernels for";
   const Case& c = GetParam();
   // Where activations have 4 bits, roundings that fall to the other side make any two computations differ.
@@ -172,7 +182,7 @@ TEST_P(GpuModel, FastKernelsAreNear) {
   EXPECT_LT(std::sqrt(difference / norm), c.quantized ? 2e-2 : 2e-3);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, GpuModel,
+INSTANTIATE_TEST_SUITE_P(Kinds, RandomModel,
                          ::testing::Values(Case{"w4a4kv4", 4, 128, 8, 16, KvFormat::int4, false},
                                            Case{"w4a4kv4_rotated", 4, 128, 8, 16, KvFormat::int4, true},
                                            Case{"w4a8kv8_head8", 8, 128, 8, 8, KvFormat::int8, false},
@@ -180,7 +190,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, GpuModel,
                                            Case{"fp16_outliers", 4, 128, 16, 16, KvFormat::f32, false},
                                            Case{"full_precision", 16, 0, 16, 16, KvFormat::f16, false,
                                                 false}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& kind) { return std::string(kind.param.name); });
 
 }  // namespace
 }  // namespace atom

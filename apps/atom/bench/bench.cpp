@@ -1,0 +1,22 @@
+// atom bench: speed of the kernels beside their baselines, measured in one run.
+
+#include "bench.h"
+
+namespace atom::cli {
+
+void add_bench(CLI::App& app, Command& chosen) {
+  CLI::App* command = app.add_subcommand("bench", "Measure the kernels beside their baselines");
+  command->require_subcommand(1);
+  command->footer(
+      "All implementations of a problem take turns in one run; what is printed are medians. Operands rotate "
+      "over "
+      "enough copies to come from memory. Before anything else the run measures what the machine can do at "
+      "most, "
+      "which shares refer to.");
+  add_bench_gemm(*command, chosen);
+  add_bench_attention(*command, chosen);
+  add_bench_fused(*command, chosen);
+  add_bench_decode(*command, chosen);
+}
+
+}  // namespace atom::cli

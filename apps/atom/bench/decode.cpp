@@ -1,0 +1,207 @@
+// atom bench decode: time of a decode step of whole models of random weights, in several precisions.
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <numeric>
+
+#include "base/interrupt.h"
+#include "bench.h"
+#include "checkpoint/random_checkpoint.h"
+#include "engine/runner.h"
+#include "model/weights.h"
+#include "quant/recipe.h"
+
+namespace atom::cli {
+namespace {
+
+struct Options {
+  OutputOptions output;
+  DeviceOptions device;
+  std::string model = "llama-2-7b";
+  std::vector<std::string> precisions = {"fp16", "w4a4kv4"};
+  int64_t batch = 64;
+  int64_t context = 1024;
+  int64_t steps = 20;
+  int64_t layers = 0;
+};
+
+struct Precision {
+  std::string name;
+  std::optional<QuantizationConfig> quantization;
+  KvFormat cache;
+};
+
+Precision precision_of(const std::string& name, const ModelConfig& config) {
+  if (name == "fp16") return {name, std::nullopt, KvFormat::f16};
+  if (name == "fp16kv4") return {name, std::nullopt, KvFormat::int4};
+  QuantizationConfig quantization;
+  for (const LayerInput input : kLayerInputs) {
+    quantization.outlier_channels[static_cast<size_t>(input)] =
+        Recipe().outlier_count(shape_of(config, input).cols, name_of(input));
+  }
+  if (name == "w4a4kv4") return {name, quantization, KvFormat::int4};
+  if (name == "w4a4kv16") return {name, quantization, KvFormat::f16};
+  quantization.activation_bits = 8;
+  if (name == "w4a8kv4") return {name, quantization, KvFormat::int4};
+  throw UsageError(fmt::format(
+      "--precision: expected fp16, fp16kv4, w4a4kv4, w4a4kv16 or w4a8kv4, found '{}'", printable(name)));
+}
+
+/// A model with a cache that holds `context` random tokens of each of `batch` sequences.
+class Subject {
+ public:
+  Subject(const Precision& precision, const ModelConfig& config, const DeviceContext& device,
+          const Options& options)
+      : name(precision.name),
+        model_(Model::random(config, precision.quantization, device)),
+        cache_(model_->kv_shape(), precision.cache, options.batch * blocks_of(options.context + 1),
+               kBlockSize, device.memory),
+        runner_(*model_, cache_),
+        context_(options.context) {
+    fill(device);
+    std::vector<int64_t> slots;
+    for (int64_t i = 0; i < options.batch; ++i) {
+      tables_.push_back(std::make_unique<BlockTable>(cache_));
+      tables_.back()->append(context_, slots);
+      tokens_.push_back(static_cast<int32_t>(i));
+    }
+  }
+
+  /// One step: the forward pass, logits, the most likely tokens, back on the host. Returns seconds.
+  double step() {
+    std::vector<Chunk> chunks;
+    for (size_t i = 0; i < tables_.size(); ++i) {
+      tables_[i]->truncate(context_);
+      chunks.push_back({tables_[i].get(), {&tokens_[i], 1}});
+    }
+    const auto start = std::chrono::steady_clock::now();
+    const MatrixView<const float> hidden = runner_.step(chunks);
+    runner_.greedy(hidden, tokens_);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    for (const int32_t token : tokens_) require(token >= 0, "{}: the logits are not finite", name);
+    return seconds;
+  }
+
+  int64_t weight_bytes() const { return model_->weight_bytes(); }
+  int64_t cache_bytes() const {
+    return static_cast<int64_t>(tables_.size()) * context_ *
+           kv_bytes_per_token(model_->kv_shape(), cache_.format());
+  }
+
+  std::string name;
+  std::vector<double> seconds;
+
+ private:
+  static constexpr int64_t kBlockSize = 16;
+  static int64_t blocks_of(int64_t tokens) { return (tokens + kBlockSize - 1) / kBlockSize; }
+
+  void fill(const DeviceContext& device) {
+    uint64_t seed = 0;
+    for (int64_t i = 0; i < model_->config().n_layers; ++i) {
+      const KvLayerView layer = cache_.layer(i);
+      const int64_t rows = layer.n_blocks * layer.n_kv_heads * layer.block_size;
+      for (std::byte* data : {layer.keys, layer.values}) {
+        if (is_quantized(layer.format)) {
+          run(device, RandomFill{data, rows * layer.row_bytes(), DType::u8, 0, 0, ++seed});
+        } else {
+          run(device, RandomFill{data, rows * layer.head_dim, DType::f16, 1.0f, 0, ++seed});
+        }
+      }
+      if (!is_quantized(layer.format)) continue;
+      for (uint16_t* params : {layer.key_params, layer.value_params}) {
+        run(device, RandomFill{params, rows * 2, DType::f16, 0.02f, 0.1f, ++seed});
+      }
+    }
+  }
+
+  std::unique_ptr<Model> model_;
+  PagedKvCache cache_;
+  Runner runner_;
+  int64_t context_;
+  std::vector<std::unique_ptr<BlockTable>> tables_;
+  std::vector<int32_t> tokens_;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+void run_command(const Options& options) {
+  options.output.apply();
+  const Device device(options.device);
+  const RandomCheckpoint checkpoint(options.model, 0, nullptr);
+  ModelConfig config = ModelConfig::from_json(checkpoint.config(), options.model);
+  if (options.layers > 0) config.n_layers = std::min(options.layers, config.n_layers);
+  require(options.context < config.max_positions, "--context: {} takes fewer than {} tokens, found {}",
+          options.model, config.max_positions, options.context);
+  std::vector<std::unique_ptr<Subject>> subjects;
+  for (const std::string& name : options.precisions) {
+    subjects.push_back(
+        std::make_unique<Subject>(precision_of(name, config), config, device.context(), options));
+  }
+  // Recordings are made in the second step.
+  constexpr int64_t kWarmUp = 3;
+  for (int64_t i = 0; i < options.steps + kWarmUp; ++i) {
+    throw_if_interrupted();
+    for (const auto& subject : subjects) {
+      const double seconds = subject->step();
+      if (i >= kWarmUp) subject->seconds.push_back(seconds);
+    }
+  }
+  Json json = {{"benchmark", "decode"},          {"model", options.model},
+               {"layers", config.n_layers},      {"batch", options.batch},
+               {"context", options.context},     {"steps", options.steps},
+               {"device", device.description()}, {"exact", device.context().exact}};
+  const double baseline = median(subjects.front()->seconds);
+  for (const auto& subject : subjects) {
+    const double seconds = median(subject->seconds);
+    json["results"].push_back({{"precision", subject->name},
+                               {"seconds_per_step", seconds},
+                               {"decode_tokens_per_second", static_cast<double>(options.batch) / seconds},
+                               {"times_as_fast_as_first", baseline / seconds},
+                               {"weight_bytes", subject->weight_bytes()},
+                               {"cache_bytes", subject->cache_bytes()}});
+    const std::string line = fmt::format(
+        "{:<10} {:8.3f} ms a step {:10.1f} tokens/s {:6.2f}x  weights {:.2f} GB, cache {:.2f} GB\n",
+        subject->name, seconds * 1e3, static_cast<double>(options.batch) / seconds, baseline / seconds,
+        static_cast<double>(subject->weight_bytes()) / 1e9,
+        static_cast<double>(subject->cache_bytes()) / 1e9);
+    if (!options.output.json) print(line);
+  }
+  if (options.output.json) print_json(json);
+}
+
+}  // namespace
+
+void add_bench_decode(CLI::App& bench, Command& chosen) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = bench.add_subcommand("decode", "A decode step of a whole model");
+  command->footer(
+      "Models of random weights in several precisions take turns; a step is the forward pass of one token of "
+      "every sequence, logits, and the most likely tokens brought back to the host. What is printed are "
+      "medians, and how many times as fast as the first precision each one is.\n\n"
+      "  atom bench decode --model llama-2-7b --batch 64 --context 1024 --fast");
+  command
+      ->add_option("--model", options->model,
+                   "Shape: " + fmt::format("{}", fmt::join(RandomCheckpoint::shapes(), ", ")))
+      ->capture_default_str();
+  command
+      ->add_option("--precision", options->precisions,
+                   "Precisions, the baseline first: fp16, fp16kv4, w4a4kv4, w4a4kv16, w4a8kv4")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--batch", options->batch, "Sequences")->check(at_least(1))->capture_default_str();
+  command->add_option("--context", options->context, "Tokens of each sequence in the cache")
+      ->check(at_least(1))
+      ->capture_default_str();
+  command->add_option("--steps", options->steps, "Steps to time")->check(at_least(1))->capture_default_str();
+  command->add_option("--layers", options->layers, "Only so many layers of the model (default: all)")
+      ->check(at_least(1));
+  options->device.add_to(*command);
+  options->output.add_to(*command);
+  command->callback([options, &chosen] { chosen = [options] { run_command(*options); }; });
+}
+
+}  // namespace atom::cli

@@ -1,0 +1,58 @@
+#include "kernels/cuda/attention/config.h"
+
+#include <gtest/gtest.h>
+
+namespace atom::cuda {
+namespace {
+
+constexpr int kSms = 132;
+
+TEST(AttentionConfig, ExactSplitsWhereBlocksAreFew) {
+  // One row of SmolLM2 at 2,048 tokens: 3 blocks, so the 4 segments are blocks of their own.
+  const ExactPlan decode = plan_exact({1, 1, 2048, 9, 3, 64}, kSms);
+  EXPECT_EQ(decode.rows, 8);
+  EXPECT_EQ(decode.padded_dim, 64);
+  EXPECT_EQ(decode.segments, 4);
+  EXPECT_TRUE(decode.split);
+  EXPECT_EQ(decode.scratch_bytes, size_t{1} * 9 * 4 * (20 + 64) * 4);
+  // Its whole prefill: 48 row tiles of 32.
+  const ExactPlan prefill = plan_exact({1, 512, 2048, 9, 3, 64}, kSms);
+  EXPECT_EQ(prefill.rows, 32);
+  EXPECT_EQ(prefill.row_tiles, 48);
+  // Many blocks need no split.
+  const ExactPlan batch = plan_exact({64, 1, 2048, 32, 32, 128}, kSms);
+  EXPECT_FALSE(batch.split);
+  EXPECT_EQ(batch.scratch_bytes, 0u);
+}
+
+TEST(AttentionConfig, ExactPadsChannelsAndTakesFewRowsOfWideHeads) {
+  EXPECT_EQ(plan_exact({1, 512, 512, 8, 8, 96}, kSms).padded_dim, 128);
+  EXPECT_EQ(plan_exact({1, 512, 512, 8, 8, 200}, kSms).padded_dim, 256);
+  EXPECT_EQ(plan_exact({1, 512, 512, 8, 8, 200}, kSms).rows, 8);
+  // One segment is never split.
+  EXPECT_FALSE(plan_exact({1, 1, 512, 8, 8, 64}, kSms).split);
+}
+
+TEST(AttentionConfig, DecodeFillsTheChip) {
+  // Batch 64 of 32/8 heads is 512 items for 528 slots: a part each.
+  EXPECT_EQ(plan_decode({64, 1, 1024, 32, 8, 128}, KvFormat::int4, kSms).splits, 1);
+  // One sequence of 8 KV heads is split over all slots.
+  const DecodePlan one = plan_decode({1, 1, 32768, 32, 8, 128}, KvFormat::int4, kSms);
+  EXPECT_GT(one.items, 0.9 * 4 * kSms);
+  EXPECT_LE(one.items, 4 * 4 * kSms);
+  EXPECT_GT(one.scratch_bytes, 0u);
+  // No part is shorter than 256 keys.
+  EXPECT_LE(plan_decode({1, 1, 1024, 32, 8, 128}, KvFormat::int4, kSms).splits, 4);
+  EXPECT_EQ(plan_decode({1, 1, 200, 32, 8, 128}, KvFormat::int4, kSms).splits, 1);
+}
+
+TEST(AttentionConfig, RowsOfAGroupShareColumns) {
+  EXPECT_EQ(max_decode_rows({1, 1, 1, 32, 8, 128}), 4);
+  EXPECT_EQ(max_decode_rows({1, 1, 1, 32, 32, 128}), 16);
+  EXPECT_EQ(max_decode_rows({1, 1, 1, 64, 2, 128}), 1);
+  EXPECT_EQ(plan_decode({1, 100, 4096, 32, 8, 128}, KvFormat::f16, kSms).column_tiles, 2);
+  EXPECT_EQ(plan_decode({1, 1, 4096, 12, 1, 128}, KvFormat::f16, kSms).column_tiles, 2);
+}
+
+}  // namespace
+}  // namespace atom::cuda
