@@ -544,6 +544,19 @@ def test_no_calibration_text(tmp_path):
     quantize_fails(MODEL, tmp_path, options=TINY_QUANTIZE[:at] + TINY_QUANTIZE[at + 2 :], code=2)
 
 
+@pytest.mark.parametrize(
+    "arguments", [[MODEL, "--random", "llama-2-7b"], ["--random", "llama-9"], [], ["--random", ""],
+                  ["--random", "llama-2-7b", "--calib", TEXT], ["--random", "llama-2-7b", "--eval-text", TEXT]])
+def test_random_model_and_what_does_not_go_with_it(tmp_path, arguments):
+    assert_fails(run("quantize", *arguments, "-o", tmp_path / "out", "--recipe", "rtn"), 2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_random_sample_longer_than_the_model_takes(tmp_path):
+    result = run("quantize", "--random", "llama-2-7b", "-o", tmp_path / "out", "--sample-length", "4097")
+    assert "4096" in assert_fails(result, 1)
+
+
 def test_calibration_text_that_is_not_there(tmp_path):
     assert "nowhere" in quantize_fails(MODEL, tmp_path, options=replaced("--calib", tmp_path / "nowhere"))
 

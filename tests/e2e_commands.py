@@ -2,10 +2,11 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
-from atom_cli import GOLDEN, TEXT, TINY, TINY_QUANTIZE, copy_model, run, run_json, run_ok, write_gguf
+from atom_cli import GOLDEN, TEXT, TINY, TINY_QUANTIZE, assert_fails, copy_model, run, run_json, run_ok, write_gguf
 
 MODEL = GOLDEN / "gqa_tied_f32"
 EVAL = ["--text", TEXT, "--window", "64"]
@@ -30,6 +31,17 @@ def test_version_and_help():
         text = run_ok(*command, "--help")
         assert "Usage: atom" in text or "Usage:" in text
         assert len(text.splitlines()) > 5
+
+
+def test_packed_model_without_a_tokenizer(packed, tmp_path):
+    """As `quantize --random` writes it: what needs no text works, the rest says what is missing."""
+    model = tmp_path / "packed"
+    shutil.copytree(packed[1], model)
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer_config.json").unlink()
+    assert run_json("inspect", model)["format"] == "packed"
+    for command in (["generate", model, "-p", "Hello"], ["eval", "ppl", model, *EVAL], ["tokenize", model]):
+        assert "tokenizer.json" in assert_fails(run(*command), 1)
 
 
 # --- tokenize ---------------------------------------------------------------------------------------------------------

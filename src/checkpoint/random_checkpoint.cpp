@@ -23,13 +23,15 @@ struct Shape {
   int64_t hidden, intermediate, layers, heads, kv_heads, vocab, positions;
   double rope_theta;
   int64_t bos, eos;
+  bool tied_embeddings;
 };
 
 constexpr Shape kShapes[] = {
-    {"llama-2-7b", 4096, 11008, 32, 32, 32, 32000, 4096, 10000.0, 1, 2},
-    {"llama-2-13b", 5120, 13824, 40, 40, 40, 32000, 4096, 10000.0, 1, 2},
-    {"llama-2-70b", 8192, 28672, 80, 64, 8, 32000, 4096, 10000.0, 1, 2},
-    {"llama-3-8b", 4096, 14336, 32, 32, 8, 128256, 8192, 500000.0, 128000, 128001},
+    {"llama-2-7b", 4096, 11008, 32, 32, 32, 32000, 4096, 10000.0, 1, 2, false},
+    {"llama-2-13b", 5120, 13824, 40, 40, 40, 32000, 4096, 10000.0, 1, 2, false},
+    {"llama-2-70b", 8192, 28672, 80, 64, 8, 32000, 4096, 10000.0, 1, 2, false},
+    {"llama-3-8b", 4096, 14336, 32, 32, 8, 128256, 8192, 500000.0, 128000, 128001, false},
+    {"smollm2-135m", 576, 1536, 30, 9, 3, 49152, 8192, 100000.0, 1, 2, true},
 };
 
 const Shape& shape_named(const std::string& name) {
@@ -53,7 +55,7 @@ Json config_of(const Shape& shape) {
           {"max_position_embeddings", shape.positions},
           {"rms_norm_eps", 1e-05},
           {"rope_theta", shape.rope_theta},
-          {"tie_word_embeddings", false},
+          {"tie_word_embeddings", shape.tied_embeddings},
           {"bos_token_id", shape.bos},
           {"eos_token_id", shape.eos},
           {"torch_dtype", "float16"}};
@@ -112,7 +114,7 @@ RandomCheckpoint::RandomCheckpoint(const std::string& shape_name, uint64_t seed,
     add(prefix + "mlp.down_proj.weight", {shape.hidden, shape.intermediate}, Kind::matrix);
   }
   add("model.norm.weight", {shape.hidden}, Kind::norm);
-  add("lm_head.weight", {shape.vocab, shape.hidden}, Kind::matrix);
+  if (!shape.tied_embeddings) add("lm_head.weight", {shape.vocab, shape.hidden}, Kind::matrix);
 }
 
 std::vector<std::string> RandomCheckpoint::shapes() {

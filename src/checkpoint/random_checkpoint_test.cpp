@@ -1,6 +1,7 @@
 #include "checkpoint/random_checkpoint.h"
 
 #include <cmath>
+#include <cstring>
 
 #include <gtest/gtest.h>
 
@@ -19,6 +20,7 @@ TEST(RandomCheckpoint, HasTheTensorsOfItsShape) {
   EXPECT_EQ(checkpoint.info("lm_head.weight").bytes, 2u * 128256u * 4096u);
   EXPECT_FALSE(checkpoint.contains("model.layers.32.self_attn.k_proj.weight"));
   EXPECT_THROW(checkpoint.load("nothing"), Error);
+  EXPECT_FALSE(RandomCheckpoint("smollm2-135m", 0, nullptr).contains("lm_head.weight"));
   EXPECT_FALSE(checkpoint.has_tokenizer());
   EXPECT_THROW(checkpoint.tokenizer_json(), Error);
   EXPECT_THROW(RandomCheckpoint("llama-4", 0, nullptr), UsageError);

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "kernels/cpu/quant/row_quantizer.h"
 #include "quant/activation_sample.h"
 #include "quant/hessian.h"
 #include "quant/outliers.h"
@@ -105,14 +106,14 @@ TEST_P(GptqTest, BeatsRoundingAndStoresWhatItSays) {
   const DeviceContext device{&pool, detect_cpu_isa()};
   const Matrix<float> x = activations(layout.k, 1);
   const Matrix<float> w = weights(70, layout.k, 2);
-  Hessian hessian(layout.k, false);
+  Hessian hessian(device, layout.k, false);
   hessian.add(device, x.view().row_range(0, 200));
   hessian.add(device, x.view().row_range(200, kTokens));
-  const auto order = outlier_permutation(hessian.diagonal(), layout.n_outlier);
-  const ScaleChooser chooser(0.9f, {});
+  const auto order = outlier_permutation(hessian.diagonal(device), layout.n_outlier);
+  const ScaleChooser chooser(0.9f);
 
   Matrix<float> carried = copy_of(w);
-  const GptqFactor factor(hessian.permuted(order), 0.01f, "test");
+  const GptqFactor factor(device, hessian, order, 0.01f, "test");
   const LowBitStorage by_gptq = gptq(device, carried.view(), layout, factor, chooser, GetParam().block_size);
   const LowBitStorage rounded = round_to_nearest(device, w.view(), layout, chooser);
 
@@ -144,11 +145,11 @@ TEST(Gptq, BlockSizeChangesNothingButRounding) {
   const ChannelLayout layout{256, 0, 256, OutlierType::int8};
   const DeviceContext device{nullptr, CpuIsa::reference};
   const Matrix<float> x = activations(layout.k, 3);
-  Hessian hessian(layout.k, false);
+  Hessian hessian(device, layout.k, false);
   hessian.add(device, x.view());
-  std::vector<int32_t> order = outlier_permutation(hessian.diagonal(), 0);
-  const GptqFactor factor(hessian.permuted(order), 0.01f, "test");
-  const ScaleChooser chooser(1.0f, {});
+  const std::vector<int32_t> order = outlier_permutation(hessian.diagonal(device), 0);
+  const GptqFactor factor(device, hessian, order, 0.01f, "test");
+  const ScaleChooser chooser(1.0f);
   Matrix<float> a = weights(16, layout.k, 4), b = weights(16, layout.k, 4);
   const LowBitStorage one = gptq(device, a.view(), layout, factor, chooser, 1);
   const LowBitStorage all = gptq(device, b.view(), layout, factor, chooser, 256);
@@ -158,13 +159,47 @@ TEST(Gptq, BlockSizeChangesNothingButRounding) {
 }
 
 TEST(Gptq, DeadChannelsAndBadHessians) {
-  Matrix<double> dead(4, 4);
-  dead(0, 0) = 2;
-  EXPECT_NO_THROW(GptqFactor(std::move(dead), 0.01f, "test"));
-  Matrix<double> bad(2, 2);
-  bad(0, 0) = std::numeric_limits<double>::quiet_NaN();
-  bad(1, 1) = 1;
-  EXPECT_THROW(GptqFactor(std::move(bad), 0.01f, "layer 3"), Error);
+  const DeviceContext device{nullptr, CpuIsa::reference};
+  const std::vector<int32_t> order = {2, 0, 3, 1};
+  Matrix<float> x(1, 4);
+  x(0, 0) = 2;
+  Hessian dead(device, 4, false);
+  dead.add(device, x.view());
+  EXPECT_NO_THROW(GptqFactor(device, dead, order, 0.01f, "test"));
+  x(0, 2) = std::numeric_limits<float>::quiet_NaN();
+  Hessian bad(device, 4, false);
+  bad.add(device, x.view());
+  EXPECT_THROW(GptqFactor(device, bad, order, 0.01f, "layer 3"), Error);
+}
+
+/// U^T U = (P (H + shift) P^T)^-1.
+TEST(Gptq, FactorIsTheOneOfTheInverse) {
+  constexpr int64_t kSize = 60;
+  const DeviceContext device{nullptr, CpuIsa::reference};
+  const Matrix<float> x = activations(kSize, 6);
+  Matrix<float> gram(kSize, kSize), upper(kSize, kSize);
+  run(device, AddGram{x.view(), gram.view()});
+  std::vector<int32_t> order(kSize);
+  for (int32_t i = 0; i < kSize; ++i) order[static_cast<size_t>(i)] = (i * 7 + 3) % kSize;
+  bool positive_definite = false;
+  run(device, InverseFactor{gram.view(), order.data(), 50.0, upper.view(), &positive_definite});
+  ASSERT_TRUE(positive_definite);
+  for (int64_t i = 0; i < kSize; ++i) {
+    for (int64_t j = 0; j < kSize; ++j) {
+      // Row i of U^T U times column j of H.
+      double product = 0;
+      for (int64_t l = 0; l < kSize; ++l) {
+        double inverse = 0;
+        for (int64_t m = 0; m <= std::min(i, l); ++m) {
+          inverse += static_cast<double>(upper(m, i)) * static_cast<double>(upper(m, l));
+        }
+        const int64_t a = order[static_cast<size_t>(l)], b = order[static_cast<size_t>(j)];
+        product +=
+            inverse * (static_cast<double>(gram(std::min(a, b), std::max(a, b))) + (l == j ? 50.0 : 0.0));
+      }
+      EXPECT_NEAR(product, i == j ? 1.0 : 0.0, 1e-3) << i << ' ' << j;
+    }
+  }
 }
 
 TEST(Hessian, MatchesTheDefinitionForAnyNumberOfThreads) {
@@ -172,29 +207,25 @@ TEST(Hessian, MatchesTheDefinitionForAnyNumberOfThreads) {
   ThreadPool pool(3);
   const DeviceContext parallel{&pool, CpuIsa::reference};
   const DeviceContext serial{nullptr, CpuIsa::reference};
-  Hessian a(300, false), b(300, false), squares(300, true);
+  Hessian a(parallel, 300, false), b(serial, 300, false), squares(parallel, 300, true);
   a.add(parallel, x.view());
   b.add(serial, x.view());
   squares.add(parallel, x.view());
-  std::vector<int32_t> order(300);
-  for (int32_t i = 0; i < 300; ++i) order[static_cast<size_t>(i)] = (i * 7 + 3) % 300;
-  const Matrix<double> h = a.permuted(order);
-  const Matrix<double> g = b.permuted(order);
+  const std::vector<double> diagonal = a.diagonal(parallel), sums = squares.diagonal(parallel);
   for (int64_t i = 0; i < 300; i += 13) {
-    for (int64_t j = 0; j < 300; j += 7) {
+    for (int64_t j = i; j < 300; j += 7) {
       double expected = 0;
       double scale = 0;
       for (int64_t t = 0; t < kTokens; ++t) {
-        const double product = static_cast<double>(x(t, order[static_cast<size_t>(i)])) *
-                               static_cast<double>(x(t, order[static_cast<size_t>(j)]));
+        const double product = static_cast<double>(x(t, i)) * static_cast<double>(x(t, j));
         expected += product;
         scale += std::abs(product);
       }
-      EXPECT_NEAR(h(i, j), expected, 1e-5 * scale);
-      EXPECT_EQ(h(i, j), g(i, j));
+      EXPECT_NEAR(a.upper()(i, j), expected, 1e-5 * scale);
+      EXPECT_EQ(a.upper()(i, j), b.upper()(i, j));
     }
-    EXPECT_NEAR(squares.diagonal()[static_cast<size_t>(i)], a.diagonal()[static_cast<size_t>(i)],
-                1e-5 * squares.diagonal()[static_cast<size_t>(i)]);
+    EXPECT_NEAR(sums[static_cast<size_t>(i)], diagonal[static_cast<size_t>(i)],
+                1e-5 * diagonal[static_cast<size_t>(i)]);
   }
   EXPECT_EQ(a.tokens(), kTokens);
 }
@@ -206,7 +237,7 @@ TEST(Outliers, LargestComeLastAndTiesGoByChannel) {
   EXPECT_EQ(outlier_permutation(squares, 5), (std::vector<int32_t>{1, 3, 0, 4, 2}));
 }
 
-TEST(ScaleChooser, SearchIsNeverWorseThanNoClip) {
+TEST(ScaleRule, SearchIsNeverWorseThanNoClip) {
   Random random(6);
   std::vector<float> group(128);
   for (float& value : group) value = normal(random);
@@ -220,8 +251,8 @@ TEST(ScaleChooser, SearchIsNeverWorseThanNoClip) {
     }
     return sum;
   };
-  const float plain = ScaleChooser(1.0f, {}).normal_scale(group, 0);
-  const float searched = ScaleChooser(1.0f, importance).normal_scale(group, 0);
+  const float plain = cpu::normal_scale({1.0f, nullptr}, group, 0);
+  const float searched = cpu::normal_scale({1.0f, importance.data()}, group, 0);
   EXPECT_FLOAT_EQ(plain, round_to_half(6.0f / 7.0f));
   EXPECT_LT(searched, plain);
   EXPECT_LT(error(searched), error(plain));
@@ -237,15 +268,16 @@ TEST(ActivationClip, ClipsWhereItPays) {
   for (int32_t i = 0; i < 128; ++i) order[static_cast<size_t>(i)] = 127 - i;
   ActivationSpec spec;
   spec.layout = {128, 0, 128, OutlierType::int8};
-  const float clip = search_activation_clip(device, x.view(), w.view(), order, spec);
+  const float clip = search_activation_clip(device, x.view(), w.view(), order.data(), spec);
   EXPECT_LT(clip, 1.0f);
   EXPECT_GE(clip, 0.5f);
   spec.bits = 8;
-  EXPECT_GT(search_activation_clip(device, x.view(), w.view(), order, spec), clip);
+  EXPECT_GT(search_activation_clip(device, x.view(), w.view(), order.data(), spec), clip);
 
-  ActivationSample sample(100, 256, 128);
-  sample.offer(x.view().row_range(0, 30));
-  sample.offer(x.view().row_range(30, 256));
+  ActivationSample sample(device, 100, 256, 128);
+  sample.offer(device, x.view().row_range(0, 30));
+  sample.offer(device, x.view().row_range(30, 31));
+  sample.offer(device, x.view().row_range(31, 256));
   EXPECT_EQ(sample.rows().rows, 86);
   EXPECT_EQ(sample.rows()(11, 3), x(33, 3));
 }
