@@ -49,7 +49,7 @@ void DeviceOptions::add_to(CLI::App& command) {
       "processor has)");
   command.add_option(
       "--device", device,
-      "cpu, or cuda[:N] in builds with CUDA (default: a GPU where there is one, else the CPU)");
+      "cpu, or cuda[:N] in builds with CUDA (default: cpu; docs/gpu.md says what a GPU can do so far)");
   command.add_flag(
       "--fast", fast,
       "On a GPU: kernels that split sums and compute attention in FP16 on tensor cores, instead of "
@@ -60,8 +60,7 @@ namespace {
 
 /// The number of the GPU that `device` names; none for the CPU. Throws UsageError.
 std::optional<int> gpu_index(const std::string& device) {
-  if (device.empty()) return cuda_device_count() > 0 ? std::optional<int>(0) : std::nullopt;
-  if (device == "cpu") return std::nullopt;
+  if (device.empty() || device == "cpu") return std::nullopt;
   if (device == "cuda") return 0;
   constexpr std::string_view kPrefix = "cuda:";
   if (device.rfind(kPrefix, 0) == 0) {

@@ -65,7 +65,7 @@ struct OutputOptions {
 struct DeviceOptions {
   int threads = 0;
   std::string isa;
-  /// Empty: a GPU where there is one, else the CPU.
+  /// Empty: the CPU.
   std::string device;
   bool fast = false;
 
