@@ -32,7 +32,7 @@ inline constexpr int kMaxSplits = 8;  // CTAs of a portable cluster
 /// Up to this many tokens W is streamed: beyond, reading X for every 16 rows costs more.
 inline constexpr int64_t kMaxStreamTokens = 16;
 /// From this many tokens on the large kernel is ahead.
-inline constexpr int64_t kMinLargeTokens = 65;
+inline constexpr int64_t kMinLargeTokens = 129;
 /// The large kernel keeps the outlier units of a tile in its ring.
 inline constexpr int64_t kMaxLargeOutliers = 256;
 
