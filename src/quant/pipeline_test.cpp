@@ -259,7 +259,7 @@ TEST(Packed, DamagedCheckpointsAreRefusedByName) {
   EXPECT_TRUE(contains(edit("surprise", 1), "quantization_config.surprise"));
   EXPECT_TRUE(contains(edit("version", 2), "quantization_config.version"));
   EXPECT_TRUE(contains(edit("weight_bits", 3), "quantization_config.weight_bits"));
-  EXPECT_TRUE(contains(edit("group_size", 48), "scales"));
+  EXPECT_TRUE(contains(edit("group_size", 48), "group_size"));
   EXPECT_TRUE(contains(edit("group_size", 13), "group_size"));
   EXPECT_TRUE(contains(edit("group_size", -1), "group_size"));
   EXPECT_TRUE(contains(edit("quant_method", "gptq"), "quant_method"));
