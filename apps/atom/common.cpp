@@ -120,8 +120,8 @@ void ModelSource::check() const {
   if (!is_random() && model.empty()) throw UsageError("MODEL is required, or --random in its place");
   const std::vector<std::string> shapes = RandomCheckpoint::shapes();
   if (is_random() && std::find(shapes.begin(), shapes.end(), random) == shapes.end()) {
-    throw UsageError(fmt::format("--random: unknown shape '{}' ({})", printable(random),
-                                 fmt::join(shapes, ", ")));
+    throw UsageError(
+        fmt::format("--random: unknown shape '{}' ({})", printable(random), fmt::join(shapes, ", ")));
   }
 }
 

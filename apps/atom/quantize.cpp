@@ -320,7 +320,8 @@ void add_quantize(CLI::App& app, Command& chosen) {
       "The calibration text is " + kWhereTextsAre +
       ".\n\nThe output appears under its name only when it is complete. With --json the object has seconds, "
       "tokens (of "
-      "calibration), bytes, bits_per_weight, quantization, device, on a GPU device_memory_bytes (the most that was in use), and "
+      "calibration), bytes, bits_per_weight, quantization, device, on a GPU device_memory_bytes (the most "
+      "that was in use), and "
       "with --eval-text perplexity, windows, eval_seconds. --random makes a model with random weights (of "
       "--seed), calibrates it on random tokens and writes it without a tokenizer: for measurements.\n\n"
       "  atom quantize model.gguf -o packed --calib wiki.valid.txt\n"

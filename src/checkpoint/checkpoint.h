@@ -25,7 +25,8 @@ struct TensorInfo {
 };
 
 /// A model on disk: a GGUF file, or a Hugging Face directory (which a packed Atom directory is, too); or a
-/// random one. Memory-mapped; tensors go by their Hugging Face names ("model.layers.0.self_attn.q_proj.weight").
+/// random one. Memory-mapped; tensors go by their Hugging Face names
+/// ("model.layers.0.self_attn.q_proj.weight").
 ///
 /// All the methods are safe to call from several threads at once. They throw Error, naming the file and the
 /// tensor or field, for what is missing or malformed. Values are not examined: NaN and infinity pass through.

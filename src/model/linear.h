@@ -48,8 +48,8 @@ class Linear {
 /// made it.
 std::unique_ptr<Linear> make_float_linear(Tensor weight);
 
-/// The canonical arrays of a low-bit weight, owned (layouts as in LowBitWeight). In the host's memory, but for
-/// what a GPU is quantizing.
+/// The canonical arrays of a low-bit weight, owned (layouts as in LowBitWeight). In the host's memory, but
+/// for what a GPU is quantizing.
 struct LowBitStorage {
   int64_t n = 0;
   ChannelLayout layout;

@@ -74,8 +74,8 @@ QuantizedInput quantize_input(const LayerSource& source, const Recipe& recipe, L
   const auto order = Buffer<int32_t>::copy_of(out.permutation, device.memory);
   Matrix<float> weight = float_columns(device, load_weight(source, input), order.data());
   if (recipe.search_clips) {
-    out.spec.clip = search_activation_clip(device, statistics->sample.rows(), weight.view(), order.data(),
-                                           out.spec);
+    out.spec.clip =
+        search_activation_clip(device, statistics->sample.rows(), weight.view(), order.data(), out.spec);
   }
   if (recipe.gptq) {
     const GptqFactor factor(device, statistics->hessian, out.permutation, recipe.damping, name);

@@ -38,13 +38,12 @@ CalibrationState embed(const ModelConfig& config, const DeviceContext& device, W
   const int64_t tokens = state.first_row.back();
   state.hidden = Matrix<float>(tokens, config.hidden, device.memory);
   state.attended = Matrix<float>(tokens, config.q_size(), device.memory);
-  const Tensor embedding = to_memory(
-      reader.floats("model.embed_tokens.weight", {config.vocab, config.hidden}), device.memory);
+  const Tensor embedding =
+      to_memory(reader.floats("model.embed_tokens.weight", {config.vocab, config.hidden}), device.memory);
   for (int64_t i = 0; i < state.samples(); ++i) {
     throw_if_interrupted();
     const auto rows = state.hidden.view().row_range(state.first_row[i], state.first_row[i + 1]);
-    const auto ids =
-        Buffer<int32_t>::copy_of(calibration.samples[static_cast<size_t>(i)], device.memory);
+    const auto ids = Buffer<int32_t>::copy_of(calibration.samples[static_cast<size_t>(i)], device.memory);
     run(device, EmbeddingLookup{ids.span(), embedding.dtype, embedding.bytes.data(), rows});
   }
   return state;

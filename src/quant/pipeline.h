@@ -33,9 +33,9 @@ struct QuantizationReport {
 /// made final by the caller: see AtomicDirectory).
 ///
 /// Memory (a GPU's on a GPU): one layer's weights and one set of hidden states and of attention outputs
-/// (samples * length * (hidden + n_heads * head_dim) floats), never the model twice. Deterministic for the same samples, whatever
-/// the number of threads. Throws Error for a checkpoint that is already packed, bad settings, or non-finite
-/// weights, and Interrupted after Ctrl-C.
+/// (samples * length * (hidden + n_heads * head_dim) floats), never the model twice. Deterministic for the
+/// same samples, whatever the number of threads. Throws Error for a checkpoint that is already packed, bad
+/// settings, or non-finite weights, and Interrupted after Ctrl-C.
 QuantizationReport quantize(const Checkpoint& checkpoint, const DeviceContext& device, const Recipe& recipe,
                             const CalibrationSet& calibration, const std::filesystem::path& out, bool quiet);
 

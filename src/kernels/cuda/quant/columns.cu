@@ -7,9 +7,9 @@
 
 // Copies of rows and columns (CopyRows, GatherColumns).
 //
-// gather: w [n, k] in f32, f16 or bf16, out [n, k] float, row-major: a block takes a row, a thread every 256th
-// column of the result. The order of columns is the same for all rows and moves few of them, so reads are
-// nearly as contiguous as writes: bound by memory.
+// gather: w [n, k] in f32, f16 or bf16, out [n, k] float, row-major: a block takes a row, a thread every
+// 256th column of the result. The order of columns is the same for all rows and moves few of them, so reads
+// are nearly as contiguous as writes: bound by memory.
 
 namespace atom::cuda::quant {
 namespace {
@@ -41,10 +41,9 @@ __global__ void __launch_bounds__(kThreads) gather_columns_kernel(const GatherCo
 void copy_rows(const DeviceContext& context, const CopyRows& op) {
   if (op.out.rows == 0) return;
   const auto u = [](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
-  ATOM_CUDA_CHECK(cudaMemcpy2DAsync(op.out.data, u(op.out.stride), op.x.data + op.first * op.x.stride,
-                                    u(op.step * op.x.stride), u(op.out.cols),
-                                    static_cast<size_t>(op.out.rows), cudaMemcpyDeviceToDevice,
-                                    of(context).stream()));
+  ATOM_CUDA_CHECK(cudaMemcpy2DAsync(
+      op.out.data, u(op.out.stride), op.x.data + op.first * op.x.stride, u(op.step * op.x.stride),
+      u(op.out.cols), static_cast<size_t>(op.out.rows), cudaMemcpyDeviceToDevice, of(context).stream()));
 }
 
 void gather_columns(const DeviceContext& context, const GatherColumns& op) {

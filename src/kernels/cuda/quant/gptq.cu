@@ -11,11 +11,12 @@
 //
 // weight [rows, k] float, upper [k, k] float, errors [rows, 128] float, row-major; the output as in
 // LowBitTarget. A warp takes a row: lane l holds columns l, l + 32, l + 64, l + 96 of the block, a column's
-// value goes to all lanes by shuffle, all of them quantize it, and each updates its own columns behind it with
-// the factors of the block's square of `upper` in shared memory (64 KB). The float operations of a row are the
-// CPU's, in the same order. What the errors do to the columns behind the block is one matrix product of cuBLAS
-// (errors [rows, 128] times the block's rows of `upper`): 1/64 of the multiplications are done here, but all of
-// the latency, 128 dependent steps of about 100 cycles. Method: Frantar et al. 2022 (arXiv 2210.17323).
+// value goes to all lanes by shuffle, all of them quantize it, and each updates its own columns behind it
+// with the factors of the block's square of `upper` in shared memory (64 KB). The float operations of a row
+// are the CPU's, in the same order. What the errors do to the columns behind the block is one matrix product
+// of cuBLAS (errors [rows, 128] times the block's rows of `upper`): 1/64 of the multiplications are done
+// here, but all of the latency, 128 dependent steps of about 100 cycles. Method: Frantar et al. 2022 (arXiv
+// 2210.17323).
 
 namespace atom::cuda::quant {
 namespace {

@@ -8,8 +8,8 @@
 
 // Second moments of a layer's input (AddGram, AddSquares).
 //
-// squares: x [tokens, k] float. A thread takes a column and 256 rows and sums them in double; the partial sums
-// [chunks][k] are then added in order, a thread a column. Bound by memory: x is read once.
+// squares: x [tokens, k] float. A thread takes a column and 256 rows and sums them in double; the partial
+// sums [chunks][k] are then added in order, a thread a column. Bound by memory: x is read once.
 
 namespace atom::cuda::quant {
 namespace {

@@ -9,9 +9,10 @@
 //
 // With J the reversal of the order of channels, A = J H J has a factor A = V^T V (V upper), hence
 // H^-1 = (J V^-1 J) (J V^-1 J)^T, and J V^-1 J is lower: its transpose is the factor that is asked for. One
-// Cholesky factorization (cuSOLVER) and one triangular system (cuBLAS) of doubles, k^3 multiplications in all,
-// against 4/3 k^3 for factorizing, inverting and factorizing again; and all the reversals are in the indices:
-// element (i, j) of the result is element k*k - 1 - (i*k + j) of V^-1 as it lies in memory (column-major).
+// Cholesky factorization (cuSOLVER) and one triangular system (cuBLAS) of doubles, k^3 multiplications in
+// all, against 4/3 k^3 for factorizing, inverting and factorizing again; and all the reversals are in the
+// indices: element (i, j) of the result is element k*k - 1 - (i*k + j) of V^-1 as it lies in memory
+// (column-major).
 
 namespace atom::cuda::quant {
 namespace {

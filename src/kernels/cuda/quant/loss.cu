@@ -8,10 +8,10 @@
 
 // What quantization of activations loses in the outputs (QuantizationLoss).
 //
-// x [tokens, k] float, weight [n, k] float. A kernel writes lost [tokens, k] = x in the layout's order less the
-// dequantized values, a block a token; cuBLAS makes out [tokens, n] of it; a second kernel sums the squares of
-// a token's outputs in double, threads over columns, then a tree over threads; the host adds up the tokens in
-// order. For samples of a thousand tokens: the product dominates.
+// x [tokens, k] float, weight [n, k] float. A kernel writes lost [tokens, k] = x in the layout's order less
+// the dequantized values, a block a token; cuBLAS makes out [tokens, n] of it; a second kernel sums the
+// squares of a token's outputs in double, threads over columns, then a tree over threads; the host adds up
+// the tokens in order. For samples of a thousand tokens: the product dominates.
 
 namespace atom::cuda::quant {
 namespace {
@@ -53,9 +53,8 @@ struct QuantizedView {
   }
 };
 
-__global__ void __launch_bounds__(kThreads)
-    lost_kernel(MatrixView<const float> x, const int32_t* permutation, const QuantizedView quantized,
-                float* lost) {
+__global__ void __launch_bounds__(kThreads) lost_kernel(MatrixView<const float> x, const int32_t* permutation,
+                                                        const QuantizedView quantized, float* lost) {
   const int64_t token = blockIdx.x, k = x.cols, normal = quantized.layout.k_normal();
   for (int64_t c = threadIdx.x; c < k; c += kThreads) {
     const float kept = c < normal ? quantized.normal(token, c) : quantized.outlier(token, c - normal);
@@ -87,8 +86,8 @@ void quantization_loss(const DeviceContext& context, const QuantizationLoss& op)
   const int64_t tokens = op.x.rows, k = op.weight.cols, n = op.weight.rows;
   *op.loss = 0;
   if (tokens == 0) return;
-  const QuantizedView view{quantized.values(), quantized.scales(),     quantized.outliers_fp16(),
-                           quantized.layout(), quantized.blocks(),     quantized.is_blocked(),
+  const QuantizedView view{quantized.values(), quantized.scales(),        quantized.outliers_fp16(),
+                           quantized.layout(), quantized.blocks(),        quantized.is_blocked(),
                            quantized.stride(), quantized.outlier_offset()};
   Buffer<float> lost(static_cast<size_t>(tokens * k), context.memory);
   Buffer<float> out(static_cast<size_t>(tokens * n), context.memory);

@@ -141,7 +141,8 @@ TEST_F(CudaQuantTest, CopiesAndGathersExactly) {
     }
     const auto device_halves = to_gpu(halves);
     const void* host = type == DType::f32 ? static_cast<const void*>(x.data()) : halves.data();
-    const void* device = type == DType::f32 ? static_cast<const void*>(device_x.data()) : device_halves.data();
+    const void* device =
+        type == DType::f32 ? static_cast<const void*>(device_x.data()) : device_halves.data();
     for (const bool reorder : {false, true}) {
       Matrix<float> expected(50, 33), found(50, 33, gpu_.memory);
       run(cpu_, GatherColumns{type, host, reorder ? order.data() : nullptr, expected.view()});
@@ -211,8 +212,8 @@ TEST_F(CudaQuantTest, InverseFactorIsTheCpus) {
 }
 
 const ChannelLayout kLayouts[] = {
-    {128, 0, 128, OutlierType::int8},  {576, 64, 128, OutlierType::int8}, {320, 64, 64, OutlierType::fp16},
-    {200, 8, 192, OutlierType::int8},  {257, 0, 257, OutlierType::int8},  {190, 25, 33, OutlierType::int8},
+    {128, 0, 128, OutlierType::int8},   {576, 64, 128, OutlierType::int8}, {320, 64, 64, OutlierType::fp16},
+    {200, 8, 192, OutlierType::int8},   {257, 0, 257, OutlierType::int8},  {190, 25, 33, OutlierType::int8},
     {300, 300, 128, OutlierType::int8},
 };
 
@@ -244,10 +245,8 @@ TEST_F(CudaQuantTest, GptqIsTheCpusUpToTheOrderOfSums) {
       Matrix<float> device_weight = to_gpu(weight), device_again = to_gpu(weight);
       Target expected(70, layout, nullptr), found(70, layout, gpu_.memory), again(70, layout, gpu_.memory);
       run(cpu_, GptqWeight{weight.view(), upper.view(), {0.85f, nullptr}, block, expected.view()});
-      run(gpu_,
-          GptqWeight{device_weight.view(), device_upper.view(), {0.85f, nullptr}, block, found.view()});
-      run(gpu_,
-          GptqWeight{device_again.view(), device_upper.view(), {0.85f, nullptr}, block, again.view()});
+      run(gpu_, GptqWeight{device_weight.view(), device_upper.view(), {0.85f, nullptr}, block, found.view()});
+      run(gpu_, GptqWeight{device_again.view(), device_upper.view(), {0.85f, nullptr}, block, again.view()});
       EXPECT_EQ(found.different(again), 0);
       // Within a block all operations are the CPU's; across blocks cuBLAS sums in another order.
       const bool one_block = layout.k <= std::min<int64_t>(block, 128);
@@ -283,14 +282,14 @@ TEST_F(CudaQuantTest, GptqSearchesScalesAsTheCpuDoes) {
   Matrix<float> device_weight = to_gpu(weight);
   Target expected(70, layout, nullptr), found(70, layout, gpu_.memory);
   run(cpu_, GptqWeight{weight.view(), upper.view(), {1, importance.data()}, 128, expected.view()});
-  run(gpu_,
-      GptqWeight{device_weight.view(), device_upper.view(), {1, device_importance.data()}, 128, found.view()});
+  run(gpu_, GptqWeight{
+                device_weight.view(), device_upper.view(), {1, device_importance.data()}, 128, found.view()});
   EXPECT_LE(found.different(expected), 70 * layout.k / 50);
 }
 
 TEST_F(CudaQuantTest, LossIsTheCpus) {
-  for (const ChannelLayout& layout : {ChannelLayout{576, 64, 128, OutlierType::int8},
-                                      ChannelLayout{192, 32, 32, OutlierType::fp16}}) {
+  for (const ChannelLayout& layout :
+       {ChannelLayout{576, 64, 128, OutlierType::int8}, ChannelLayout{192, 32, 32, OutlierType::fp16}}) {
     ActivationSpec spec;
     spec.layout = layout;
     spec.clip = 0.9f;

@@ -8,11 +8,11 @@
 
 // Rounding of weights to the nearest low-bit value (RoundWeight).
 //
-// weight [rows, k] float, row-major, columns in the layout's order; the output as in LowBitTarget. A warp takes
-// a row: first it chooses the scales group by group (32 lanes share a group's columns), then, reading them
-// back, each lane makes whole bytes of two nibbles. Bound by memory: 4.6 bytes a weight, the second reading of
-// a row comes from L1 and L2. Bit-identical with the CPU for a fixed clip; a searched one sums its errors in
-// another order.
+// weight [rows, k] float, row-major, columns in the layout's order; the output as in LowBitTarget. A warp
+// takes a row: first it chooses the scales group by group (32 lanes share a group's columns), then, reading
+// them back, each lane makes whole bytes of two nibbles. Bound by memory: 4.6 bytes a weight, the second
+// reading of a row comes from L1 and L2. Bit-identical with the CPU for a fixed clip; a searched one sums its
+// errors in another order.
 
 namespace atom::cuda::quant {
 namespace {
