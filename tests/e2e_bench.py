@@ -81,6 +81,21 @@ def test_fused():
     assert set(ops["rms_norm_quantize"]) == {"rms_norm_quantize", "unfused"}
 
 
+def test_decode():
+    result = run_json("bench", "decode", "--model", "smollm2-135m", "--layers", "1", "--batch", "2", "--context", "20",
+                      "--steps", "2", "--precision", "fp16,w4a4kv4,w4a8kv4")
+    assert result["command"] == "bench decode" and result["layers"] == 1 and result["exact"] is True
+    first, second, third = result["results"]
+    assert [first["precision"], second["precision"], third["precision"]] == ["fp16", "w4a4kv4", "w4a8kv4"]
+    assert first["kv_cache"] == "f16" and second["kv_cache"] == "int4"
+    assert first["times_as_fast_as_first"] == 1.0
+    for one in result["results"]:
+        assert one["decode_tokens_per_second"] == pytest.approx(2 / one["seconds_per_step"])
+    # 3 KV heads of 64: 4 bits and two FP16 parameters against 16 bits.
+    assert second["cache_bytes"] * 3.5 < first["cache_bytes"] < second["cache_bytes"] * 4
+    assert second["weight_bytes"] < first["weight_bytes"]
+
+
 def test_table_without_json():
     text = run_ok("bench", "gemm", *CPU, "--shape", "64x128", "--tokens", "1")
     assert "limits measured" in text and "W4A4" in text and "x F32" in text
@@ -99,6 +114,10 @@ def test_table_without_json():
     (["attention", "--context", "-4"], "--context"),
     (["fused", "--tokens", "1,,0"], "--tokens"),
     (["gemm", "--device", "tpu"], "--device"),
+    (["gemm", "--fast", "--device", "cpu"], "--fast"),
+    (["decode", "--model", "gpt-5"], "gpt-5"),
+    (["decode", "--model", "smollm2-135m", "--precision", "w2a2"], "w2a2"),
+    (["decode", "--model", "smollm2-135m", "--context", "0"], "--context"),
     (["everything"], "everything"),
 ])  # fmt: skip
 def test_wrong_usage(arguments, word):

@@ -41,25 +41,25 @@ struct Case {
   bool quantized = true;
 };
 
-/// Hidden states and logits of steps over two sequences: whole prompts of different lengths, a chunk beside a
-/// decode token, then decode steps.
+/// Hidden states and logits of steps over three sequences: whole prompts of different lengths, a chunk beside
+/// decode tokens, then decode steps, which a GPU records, with a row more than there are sequences.
 class Steps {
  public:
   Steps(const Model& model, KvFormat format)
       : model_(model),
         cache_(model.kv_shape(), format, 64, 16, model.device().memory),
         workspace_(model.device()),
-        tables_{BlockTable(cache_), BlockTable(cache_)} {}
+        tables_{BlockTable(cache_), BlockTable(cache_), BlockTable(cache_)} {}
 
   std::vector<float> run() {
-    step({70, 33});
-    step({5, 1});
-    for (int i = 0; i < 4; ++i) step({1, 1});
+    step({150, 33, 2});
+    step({5, 1, 1});
+    for (int i = 0; i < 4; ++i) step({1, 1, 1});
     return std::move(result_);
   }
 
  private:
-  void step(std::array<int64_t, 2> counts) {
+  void step(std::array<int64_t, 3> counts) {
     std::vector<int32_t> tokens, positions;
     std::vector<int64_t> slots;
     std::vector<SequenceSpan> spans;
@@ -96,7 +96,7 @@ class Steps {
   const Model& model_;
   PagedKvCache cache_;
   Workspace workspace_;
-  std::array<BlockTable, 2> tables_;
+  std::array<BlockTable, 3> tables_;
   std::vector<float> result_;
 };
 

@@ -11,6 +11,7 @@
 #include "engine/runner.h"
 #include "model/weights.h"
 #include "quant/recipe.h"
+#include "report.h"
 
 namespace atom::cli {
 namespace {
@@ -83,6 +84,7 @@ class Subject {
     return seconds;
   }
 
+  std::string kv_cache() const { return std::string(name_of(cache_.format())); }
   int64_t weight_bytes() const { return model_->weight_bytes(); }
   int64_t cache_bytes() const {
     return static_cast<int64_t>(tables_.size()) * context_ *
@@ -150,14 +152,18 @@ void run_command(const Options& options) {
       if (i >= kWarmUp) subject->seconds.push_back(seconds);
     }
   }
-  Json json = {{"benchmark", "decode"},          {"model", options.model},
-               {"layers", config.n_layers},      {"batch", options.batch},
-               {"context", options.context},     {"steps", options.steps},
-               {"device", device.description()}, {"exact", device.context().exact}};
+  Json json = describe_run("decode", device);
+  json["exact"] = device.context().exact;
+  json["model"] = options.model;
+  json["layers"] = config.n_layers;
+  json["batch"] = options.batch;
+  json["context"] = options.context;
+  json["steps"] = options.steps;
   const double baseline = median(subjects.front()->seconds);
   for (const auto& subject : subjects) {
     const double seconds = median(subject->seconds);
     json["results"].push_back({{"precision", subject->name},
+                               {"kv_cache", subject->kv_cache()},
                                {"seconds_per_step", seconds},
                                {"decode_tokens_per_second", static_cast<double>(options.batch) / seconds},
                                {"times_as_fast_as_first", baseline / seconds},

@@ -44,6 +44,17 @@ const Timed* find(const std::vector<Timed>& all, std::string_view name) {
   return nullptr;
 }
 
+Json describe_run(const std::string& what, const Device& device) {
+  Json json;
+  json["command"] = "bench " + what;
+  json["version"] = ATOM_VERSION;
+  json["commit"] = ATOM_COMMIT;
+  json["time"] = now();
+  json["device"] = device.description();
+  json["threads"] = device.threads();
+  return json;
+}
+
 Report::Report(const BenchOptions& options, const Device& device, std::string what, std::string bandwidth,
                std::vector<std::string> baselines)
     : json_(options.output.json),
@@ -53,12 +64,7 @@ Report::Report(const BenchOptions& options, const Device& device, std::string wh
   const std::filesystem::path folder = std::filesystem::path(options.plot).parent_path();
   require(folder.empty() || std::filesystem::is_directory(folder), "{}: cannot write: no such folder {}",
           options.plot, folder.string());
-  out_["command"] = "bench " + what;
-  out_["version"] = ATOM_VERSION;
-  out_["commit"] = ATOM_COMMIT;
-  out_["time"] = now();
-  out_["device"] = device.description();
-  out_["threads"] = device.threads();
+  out_ = describe_run(what, device);
   out_["bandwidth"] = bandwidth_;
   out_["limits"] = {{"read_bytes_per_second", limits_.read}, {"copy_bytes_per_second", limits_.copy}};
   std::string rates;

@@ -21,6 +21,9 @@ struct BenchOptions {
   void add_to(CLI::App& command);
 };
 
+/// What a result has to say about where it comes from: command, version, commit, time, device, threads.
+Json describe_run(const std::string& what, const Device& device);
+
 /// A curve of a plot.
 struct Curve {
   std::string name;
