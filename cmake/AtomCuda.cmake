@@ -10,7 +10,7 @@ enable_language(CUDA)
 # CMake 3.25 does not know that nvcc 13 has C++20.
 set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
 set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
-find_package(CUDAToolkit 12.4 REQUIRED)
+find_package(CUDAToolkit 13.0 REQUIRED)
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_EXTENSIONS OFF)

@@ -35,13 +35,16 @@ endfunction()
 # Makes the static library atom_NAME from every .cpp of this folder (and of the folders below it), and the
 # executable atom_NAME_test from every *_test.cpp. A file whose name ends in _avx2, _avx512 or _avx512vnni is
 # compiled for that instruction set alone and left out on other processors. With ATOM_CUDA the .cu files belong to the
-# library too, and atom_NAME_cuda_test is made from every *_test.cu.
+# library too, and atom_NAME_cuda_test is made from every *_test.cu and *_gpu_test.cpp.
 function(atom_module name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cpp$")
   list(FILTER sources EXCLUDE REGEX "_test\\.cpp$")
+  set(gpu_tests ${tests})
+  list(FILTER tests EXCLUDE REGEX "_gpu_test\\.cpp$")
+  list(FILTER gpu_tests INCLUDE REGEX "_gpu_test\\.cpp$")
   if(NOT ATOM_X86)
     list(FILTER sources EXCLUDE REGEX "_avx(2|512|512vnni)\\.cpp$")
   endif()
@@ -83,6 +86,7 @@ function(atom_module name)
     file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cu)
     set(cuda_tests ${cuda_sources})
     list(FILTER cuda_tests INCLUDE REGEX "_test\\.cu$")
+    list(APPEND cuda_tests ${gpu_tests})
     list(FILTER cuda_sources EXCLUDE REGEX "_test\\.cu$")
     list(APPEND sources ${cuda_sources})
     if(cuda_sources)
@@ -108,6 +112,6 @@ function(atom_module name)
     add_executable(atom_${name}_cuda_test ${cuda_tests})
     target_link_libraries(atom_${name}_cuda_test PRIVATE atom_${name} GTest::gtest GTest::gtest_main)
     gtest_discover_tests(atom_${name}_cuda_test DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-      PROPERTIES LABELS "unit;cuda" TIMEOUT 600)
+      PROPERTIES LABELS cuda TIMEOUT 600)
   endif()
 endfunction()

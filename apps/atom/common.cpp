@@ -40,7 +40,7 @@ void OutputOptions::apply() const {
   init_log(log_level);
 }
 
-void DeviceOptions::add_to(CLI::App& command) {
+void DeviceOptions::add_to(CLI::App& command, bool with_fast) {
   command.add_option("--threads", threads, "Threads to compute with (default: one a core)")
       ->check(CLI::Range(1, kMaxThreads));
   command.add_option(
@@ -50,6 +50,7 @@ void DeviceOptions::add_to(CLI::App& command) {
   command.add_option(
       "--device", device,
       "cpu, or cuda[:N] in builds with CUDA (default: cpu; docs/gpu.md says what a GPU can do so far)");
+  if (!with_fast) return;
   command.add_flag(
       "--fast", fast,
       "On a GPU: kernels that split sums and compute attention in FP16 on tensor cores, instead of "

@@ -69,7 +69,8 @@ struct DeviceOptions {
   std::string device;
   bool fast = false;
 
-  void add_to(CLI::App& command);
+  /// `with_fast`: also --fast, of commands that do not measure both kinds of kernels anyway.
+  void add_to(CLI::App& command, bool with_fast = true);
 };
 
 /// The device that the options ask for, and its threads. Says on the log what it is.

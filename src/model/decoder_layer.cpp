@@ -61,15 +61,15 @@ void RopeTable::grow(int64_t needed, const ModelConfig& config, Memory* memory) 
   if (needed <= positions) return;
   // By doubling, so that an answer of any length costs a few tables, and never more than twice what it uses.
   constexpr int64_t kFirst = 512;
-  positions = std::max(needed, std::min(std::max(2 * positions, kFirst), config.max_positions));
+  const int64_t grown = std::max(needed, std::min(std::max(2 * positions, kFirst), config.max_positions));
   const int64_t half = config.head_dim / 2;
-  Buffer<float> host_cos(static_cast<size_t>(positions * half));
-  Buffer<float> host_sin(static_cast<size_t>(positions * half));
+  Buffer<float> host_cos(static_cast<size_t>(grown * half));
+  Buffer<float> host_sin(static_cast<size_t>(grown * half));
   for (int64_t i = 0; i < half; ++i) {
     const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim);
     // Rounded to float as the reference implementations have it: the angle is the float product.
     const auto frequency = static_cast<float>(std::pow(static_cast<double>(config.rope_theta), exponent));
-    for (int64_t p = 0; p < positions; ++p) {
+    for (int64_t p = 0; p < grown; ++p) {
       const float angle = static_cast<float>(p) * frequency;
       host_cos[p * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
       host_sin[p * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
@@ -77,6 +77,7 @@ void RopeTable::grow(int64_t needed, const ModelConfig& config, Memory* memory) 
   }
   cos = memory == nullptr ? std::move(host_cos) : Buffer<float>::copy_of(host_cos.span(), memory);
   sin = memory == nullptr ? std::move(host_sin) : Buffer<float>::copy_of(host_sin.span(), memory);
+  positions = grown;
 }
 
 std::vector<int64_t> Workspace::addresses() const {

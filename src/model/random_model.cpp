@@ -3,6 +3,7 @@
 #include <functional>
 #include <numeric>
 
+#include "base/interrupt.h"
 #include "base/random.h"
 #include "model/model.h"
 #include "model/weights.h"
@@ -86,6 +87,7 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config,
   model->embedding_ = weights.tensor({config.vocab, config.hidden});
   model->final_norm_ = norm();
   for (int64_t i = 0; i < config.n_layers; ++i) {
+    throw_if_interrupted();
     DecoderLayer layer;
     layer.attention_norm = norm();
     layer.mlp_norm = norm();
@@ -104,6 +106,9 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config,
   }
   if (quantization && quantization->lm_head_bits == 8) {
     model->lm_head_ = weights.low_bit(config.vocab, lm_head_activation_spec(config.hidden), false);
+  } else if (config.tied_embeddings) {
+    model->lm_head_ = make_float_linear(model->embedding_);
+    model->lm_head_shares_embedding_ = true;
   } else {
     model->lm_head_ = make_float_linear(weights.tensor({config.vocab, config.hidden}));
   }

@@ -10,7 +10,8 @@ void add_bench(CLI::App& app, Command& chosen) {
   command->footer(
       "All implementations of a problem take turns in one run; what is printed are medians. Operands rotate "
       "over "
-      "enough copies to come from memory. Before anything else the run measures what the machine can do at "
+      "enough copies to come from memory, as far as a limit on their number goes: small ones stay in a "
+      "cache. Before anything else the run measures what the machine can do at "
       "most, "
       "which shares refer to.");
   add_bench_gemm(*command, chosen);

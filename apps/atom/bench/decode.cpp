@@ -19,7 +19,8 @@ namespace {
 struct Options {
   OutputOptions output;
   DeviceOptions device;
-  std::string model = "llama-2-7b";
+  /// Empty: one that suits the device.
+  std::string model;
   std::vector<std::string> precisions = {"fp16", "w4a4kv4"};
   int64_t batch = 64;
   int64_t context = 1024;
@@ -65,7 +66,7 @@ class Subject {
     for (int64_t i = 0; i < options.batch; ++i) {
       tables_.push_back(std::make_unique<BlockTable>(cache_));
       tables_.back()->append(context_, slots);
-      tokens_.push_back(static_cast<int32_t>(i));
+      tokens_.push_back(static_cast<int32_t>(i % config.vocab));
     }
   }
 
@@ -79,9 +80,9 @@ class Subject {
     const auto start = std::chrono::steady_clock::now();
     const MatrixView<const float> hidden = runner_.step(chunks);
     runner_.greedy(hidden, tokens_);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     for (const int32_t token : tokens_) require(token >= 0, "{}: the logits are not finite", name);
-    return seconds;
+    return taken;
   }
 
   std::string kv_cache() const { return std::string(name_of(cache_.format())); }
@@ -133,18 +134,24 @@ double median(std::vector<double> values) {
 void run_command(const Options& options) {
   options.output.apply();
   const Device device(options.device);
-  const RandomCheckpoint checkpoint(options.model, 0, nullptr);
-  ModelConfig config = ModelConfig::from_json(checkpoint.config(), options.model);
+  const bool gpu = device.context().cuda != nullptr;
+  const std::string name = !options.model.empty() ? options.model : (gpu ? "llama-2-7b" : "smollm2-135m");
+  const RandomCheckpoint checkpoint(name, 0, nullptr);
+  ModelConfig config = ModelConfig::from_json(checkpoint.config(), name);
   if (options.layers > 0) config.n_layers = std::min(options.layers, config.n_layers);
-  require(options.context < config.max_positions, "--context: {} takes fewer than {} tokens, found {}",
-          options.model, config.max_positions, options.context);
-  std::vector<std::unique_ptr<Subject>> subjects;
-  for (const std::string& name : options.precisions) {
-    subjects.push_back(
-        std::make_unique<Subject>(precision_of(name, config), config, device.context(), options));
+  require(options.context < config.max_positions, "--context: {} takes fewer than {} tokens, found {}", name,
+          config.max_positions, options.context);
+  std::vector<Precision> precisions;
+  for (const std::string& precision : options.precisions) {
+    precisions.push_back(precision_of(precision, config));
   }
-  // Recordings are made in the second step.
-  constexpr int64_t kWarmUp = 3;
+  std::vector<std::unique_ptr<Subject>> subjects;
+  for (const Precision& precision : precisions) {
+    throw_if_interrupted();
+    subjects.push_back(std::make_unique<Subject>(precision, config, device.context(), options));
+  }
+  // The first step brings memory to its size, the second runs in it, the third is recorded.
+  constexpr int64_t kWarmUp = 4;
   for (int64_t i = 0; i < options.steps + kWarmUp; ++i) {
     throw_if_interrupted();
     for (const auto& subject : subjects) {
@@ -154,7 +161,7 @@ void run_command(const Options& options) {
   }
   Json json = describe_run("decode", device);
   json["exact"] = device.context().exact;
-  json["model"] = options.model;
+  json["model"] = name;
   json["layers"] = config.n_layers;
   json["batch"] = options.batch;
   json["context"] = options.context;
@@ -189,16 +196,17 @@ void add_bench_decode(CLI::App& bench, Command& chosen) {
       "every sequence, logits, and the most likely tokens brought back to the host. What is printed are "
       "medians, and how many times as fast as the first precision each one is.\n\n"
       "  atom bench decode --model llama-2-7b --batch 64 --context 1024 --fast");
-  command
-      ->add_option("--model", options->model,
-                   "Shape: " + fmt::format("{}", fmt::join(RandomCheckpoint::shapes(), ", ")))
-      ->capture_default_str();
+  command->add_option("--model", options->model,
+                      fmt::format("Shape: {} (default: llama-2-7b on a GPU, smollm2-135m on a CPU)",
+                                  fmt::join(RandomCheckpoint::shapes(), ", ")));
   command
       ->add_option("--precision", options->precisions,
                    "Precisions, the baseline first: fp16, fp16kv4, w4a4kv4, w4a4kv16, w4a8kv4")
       ->delimiter(',')
       ->capture_default_str();
-  command->add_option("--batch", options->batch, "Sequences")->check(at_least(1))->capture_default_str();
+  command->add_option("--batch", options->batch, "Sequences")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
   command->add_option("--context", options->context, "Tokens of each sequence in the cache")
       ->check(at_least(1))
       ->capture_default_str();

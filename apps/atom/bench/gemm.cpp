@@ -13,8 +13,9 @@ namespace atom::cli {
 namespace {
 
 constexpr int64_t kMaxTokens = 16384;
-/// Copies of a weight on a CPU: repacking takes its time.
+/// Copies of a weight at most: making them takes its time. So small weights come from a cache.
 constexpr int64_t kCpuCopies = 16;
+constexpr int64_t kGpuCopies = 512;
 /// Slower than this, the reference only keeps the others waiting.
 constexpr double kReferenceOperations = 1e8;
 
@@ -54,7 +55,7 @@ struct LowBitProblem {
                    (static_cast<double>(layout.k_normal()) / 2 + static_cast<double>(layout.n_outlier) +
                     2 * static_cast<double>(layout.groups() + (layout.n_outlier > 0 ? 1 : 0)));
     const bool gpu = device.cuda != nullptr;
-    const int64_t copies = cold_copies(device, weight_bytes, gpu ? INT64_MAX : kCpuCopies);
+    const int64_t copies = cold_copies(device, weight_bytes, gpu ? kGpuCopies : kCpuCopies);
     for (int64_t i = 0; i < copies; ++i) {
       w.push_back(gpu || i == 0 ? random_weight(device, shape.n, layout, bits, static_cast<uint64_t>(i))
                                 : clone(w.front()));

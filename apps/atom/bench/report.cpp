@@ -29,7 +29,7 @@ std::string spell(const Json& problem) {
 }  // namespace
 
 void BenchOptions::add_to(CLI::App& command) {
-  device.add_to(command);
+  device.add_to(command, false);
   output.add_to(command);
   command.add_option("--seconds", seconds, "Time to spend on each problem, at least 5 rounds")
       ->check(CLI::Range(0.0, 3600.0))

@@ -98,10 +98,11 @@ void* Device::scratch(size_t bytes) {
   ATOM_CUDA_CHECK(cudaFree(scratch_));
   scratch_ = nullptr;
   scratch_bytes_ = 0;
+  // Before anything can fail: what was recorded with the old memory must not run again.
+  ++scratch_generation_;
   const size_t size = std::max(bytes, kFirstScratch);
   scratch_ = allocate(size);
   scratch_bytes_ = size;
-  ++scratch_generation_;
   return scratch_;
 }
 

@@ -59,7 +59,13 @@ void CudaGraphs::run(const DeviceContext& device, std::vector<int64_t> key, std:
   const auto [found, first] = impl_->recordings.try_emplace(std::move(key));
   Recording& recording = found->second;
   if (first) {
-    work();
+    try {
+      work();
+    } catch (...) {
+      // Memory may not have its final size: the next run is the first again.
+      impl_->recordings.erase(found);
+      throw;
+    }
     return;
   }
   if (recording.graph == nullptr) recording.graph = record(gpu.stream(), work);
