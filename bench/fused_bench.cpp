@@ -46,18 +46,6 @@ Matrix<float> random_floats(int64_t rows, int64_t cols) {
   return m;
 }
 
-/// A random order in which the outlier channels of a layer may stand.
-std::vector<int32_t> random_permutation(int64_t n) {
-  Random random(2);
-  std::vector<int32_t> order(static_cast<size_t>(n));
-  for (size_t i = 0; i < order.size(); ++i) {
-    const auto j = static_cast<size_t>(random.below(i + 1));
-    order[i] = order[j];
-    order[j] = static_cast<int32_t>(i);
-  }
-  return order;
-}
-
 /// Inputs and outputs of all ops for one shape.
 struct Workload {
   Workload(int64_t tokens_, int64_t width)
@@ -67,7 +55,7 @@ struct Workload {
         x(random_floats(tokens, 2 * width)),
         weight(random_floats(1, width)),
         out(random_floats(tokens, width)),
-        permutation(random_permutation(width)),
+        permutation(random_permutation(Random(2), width)),
         sums(static_cast<size_t>(tokens)) {
     quantized.resize(tokens, spec);
     for (int64_t t = 0; t < tokens; ++t) ids.push_back(static_cast<int32_t>(t * 7 % kVocabulary));

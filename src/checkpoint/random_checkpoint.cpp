@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/random.h"
 #include "tensor/half.h"
 
 namespace atom {
@@ -61,26 +62,18 @@ Json config_of(const Shape& shape) {
           {"torch_dtype", "float16"}};
 }
 
-/// SplitMix64's output function (see base/random.h): the `i`-th number of a stream, in any order.
-uint64_t mix(uint64_t key, uint64_t i) {
-  uint64_t z = key + (i + 1) * 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
-}
-
 /// The key of a tensor's stream: FNV-1a of its name, mixed with the seed.
 uint64_t key_of(uint64_t seed, const std::string& name) {
   uint64_t hash = 0xCBF29CE484222325u;
   for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
-  return mix(hash, seed);
+  return random_word(hash, seed);
 }
 
 /// About normal, with mean 0 and variance 1, within +-4.9: a sum of eight uniform numbers of 16 bits.
 float normal(uint64_t key, int64_t i) {
   int32_t sum = 0;
   for (const uint64_t part : {uint64_t{0}, uint64_t{1}}) {
-    const uint64_t bits = mix(key, 2 * static_cast<uint64_t>(i) + part);
+    const uint64_t bits = random_word(key, 2 * static_cast<uint64_t>(i) + part);
     for (int shift = 0; shift < 64; shift += 16) sum += static_cast<int32_t>((bits >> shift) & 0xFFFF);
   }
   // sqrt(8 / 12) * 2^16 is the sum's standard deviation; twice the sum keeps its mean an integer.
@@ -90,7 +83,7 @@ float normal(uint64_t key, int64_t i) {
 
 /// 1, or for a few rows that `key` decides kLargeFactor.
 float magnitude(uint64_t key, int64_t row) {
-  return mix(~key, static_cast<uint64_t>(row)) % kLargeOneIn == 0 ? kLargeFactor : 1.0f;
+  return random_word(~key, static_cast<uint64_t>(row)) % kLargeOneIn == 0 ? kLargeFactor : 1.0f;
 }
 
 }  // namespace

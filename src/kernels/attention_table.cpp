@@ -5,10 +5,6 @@
 namespace atom {
 namespace {
 
-bool always(const DeviceContext&, const Attention&) {
-  return true;
-}
-
 constexpr Implementation<Attention> kTable[] = {
     {"avx512", cpu::supports_attention_avx512, cpu::attention_avx512},
     {"avx2", cpu::supports_attention_avx2, cpu::attention_avx2},

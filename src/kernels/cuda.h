@@ -39,11 +39,7 @@ struct CudaMemoryInfo {
 };
 CudaMemoryInfo cuda_memory_info(const DeviceContext& device);
 
-/// Copies of canonical weights in the GPU's memory, repacked there to `weight_layout`.
-PreparedWeight cuda_prepare(const DeviceContext& device, const LowBitWeight& weight, int activation_bits,
-                            WeightLayout weight_layout);
-
-/// Canonical weights that are in the GPU's memory already, repacked to `weight_layout`.
+/// Canonical weights in the GPU's memory, repacked to `weight_layout`.
 PreparedWeight cuda_pack(const DeviceContext& device, PreparedWeight canonical, WeightLayout weight_layout);
 
 /// A step's work, recorded once and replayed: the launches of `work` become a CUDA graph, one for each `key`.

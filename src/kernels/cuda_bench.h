@@ -14,9 +14,9 @@
 /// What benchmarks need of a GPU beside the ops. In builds without CUDA nothing here may be called.
 namespace atom {
 
-/// Random contents: plain bytes; INT4 values in bytes; e4m3 in [-1.875, 1.875]; floats in [-0.5, 0.5]; scales
-/// in [0.005, 0.015]; units of weights in tiles (values and fp16 scales, kernels/cuda/layout.h).
-enum class Noise : uint8_t { bytes, int4, e4m3, f16, bf16, f32, f16_scales, f32_scales, tiles };
+/// Random contents: plain bytes; e4m3 in [-1.875, 1.875]; floats in [-0.5, 0.5]; scales in [0.005, 0.015];
+/// units of weights in tiles (values and fp16 scales, kernels/cuda/layout.h).
+enum class Noise : uint8_t { bytes, e4m3, f16, bf16, f32_scales, tiles };
 
 void cuda_fill(const DeviceContext& device, void* data, size_t bytes, Noise noise, uint64_t seed);
 

@@ -8,11 +8,6 @@
 namespace atom {
 namespace {
 
-template <class Op>
-bool always(const DeviceContext&, const Op&) {
-  return true;
-}
-
 template <CpuIsa isa, class Op>
 bool has_isa(const DeviceContext& device, const Op&) {
   return device.isa >= isa;

@@ -60,16 +60,6 @@ inline Matrix<float> random_matrix(Random& random, int64_t rows, int64_t cols, K
   return matrix;
 }
 
-inline std::vector<int32_t> random_permutation(Random& random, int64_t n) {
-  std::vector<int32_t> permutation(static_cast<size_t>(n));
-  for (size_t i = 0; i < permutation.size(); ++i) {
-    const auto j = static_cast<size_t>(random.below(i + 1));
-    permutation[i] = permutation[j];
-    permutation[j] = static_cast<int32_t>(i);
-  }
-  return permutation;
-}
-
 /// Equal bit for bit; any NaN equals any other, since processors choose their payload.
 inline bool same_bits(float a, float b) {
   if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);

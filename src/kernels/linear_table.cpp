@@ -7,11 +7,6 @@
 namespace atom {
 namespace {
 
-template <class Op>
-bool always(const DeviceContext&, const Op&) {
-  return true;
-}
-
 constexpr Implementation<LinearFloat> kLinearFloat[] = {
     {"openblas", cpu::linear_float_openblas_supports, cpu::linear_float_openblas},
 #if defined(__x86_64__)

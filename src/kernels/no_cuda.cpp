@@ -23,11 +23,6 @@ CudaMemoryInfo cuda_memory_info(const DeviceContext&) {
   return {};
 }
 
-PreparedWeight cuda_prepare(const DeviceContext&, const LowBitWeight&, int, WeightLayout) {
-  assert(false);
-  return {};
-}
-
 PreparedWeight cuda_pack(const DeviceContext&, PreparedWeight, WeightLayout) {
   assert(false);
   return {};

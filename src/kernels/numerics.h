@@ -171,15 +171,6 @@ ATOM_HOST_DEVICE inline RotatedPair rotate(float x1, float x2, float cosine, flo
   return {std::fma(x1, cosine, -(x2 * sine)), std::fma(x2, cosine, x1 * sine)};
 }
 
-/// The `i`-th of a stream of random 64-bit words: SplitMix64 (Steele, Lea, Flood 2014) by index, so that
-/// words can be made in any order.
-ATOM_HOST_DEVICE inline uint64_t random_word(uint64_t seed, uint64_t i) {
-  uint64_t z = seed + (i + 1) * 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
-}
-
 /// Mean 0, variance 1, within 3.5: the sum of four uniform numbers (Irwin-Hall), from the quarters of a word.
 ATOM_HOST_DEVICE inline float random_normal(uint64_t word) {
   const auto quarter = [word](int i) { return static_cast<int32_t>(word >> (16 * i) & 0xFFFF); };

@@ -169,6 +169,12 @@ struct Implementation {
   void (*run)(const DeviceContext&, const Op&);
 };
 
+/// `supports` of an implementation that takes all arguments, on every device of its table.
+template <class Op>
+bool always(const DeviceContext&, const Op&) {
+  return true;
+}
+
 /// The CPU's implementations of an op in order of preference; the last one supports everything.
 template <class Op>
 std::span<const Implementation<Op>> implementations();

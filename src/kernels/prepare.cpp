@@ -11,23 +11,21 @@
 namespace atom {
 namespace {
 
-template <class T>
-Buffer<T> copy_of(const T* values, int64_t count) {
-  Buffer<T> copy(values == nullptr ? 0 : static_cast<size_t>(count));
-  if (!copy.empty()) std::copy_n(values, count, copy.begin());
-  return copy;
-}
-
-void copy_canonical(const LowBitWeight& weight, PreparedWeight& out) {
-  const ChannelLayout& layout = weight.layout;
-  out.values = copy_of(weight.values, weight.n * weight.row_bytes());
-  out.scales = copy_of(weight.scales, weight.n * layout.groups());
-  if (layout.outlier_type == OutlierType::int8) {
-    out.outliers = copy_of(weight.outliers, weight.n * layout.n_outlier);
-    out.outlier_scales = copy_of(weight.outlier_scales, layout.n_outlier == 0 ? 0 : weight.n);
-  } else {
-    out.outliers_fp16 = copy_of(weight.outliers_fp16, weight.n * layout.n_outlier);
-  }
+/// `weight`, of the host, in `memory`.
+PreparedWeight copy_canonical(const LowBitWeight& weight, int activation_bits, Memory* memory) {
+  const auto copy = [memory]<class T>(const T* values, int64_t count) {
+    return Buffer<T>::copy_of({values, static_cast<size_t>(count)}, memory);
+  };
+  PreparedWeight out;
+  out.n = weight.n;
+  out.layout = weight.layout;
+  out.activation_bits = activation_bits;
+  out.values = copy(weight.values, weight.value_count());
+  out.scales = copy(weight.scales, weight.scale_count());
+  out.outliers = copy(weight.outliers, weight.outlier_count());
+  out.outlier_scales = copy(weight.outlier_scales, weight.outlier_scale_count());
+  out.outliers_fp16 = copy(weight.outliers_fp16, weight.outlier_fp16_count());
+  return out;
 }
 
 void pack_normal(const LowBitWeight& weight, const PackedLayout& packed, PreparedWeight& out) {
@@ -92,34 +90,24 @@ WeightLayout choose_layout(const DeviceContext& device, int64_t n, const Channel
 
 PreparedWeight prepare(const DeviceContext& device, const LowBitWeight& weight, int activation_bits) {
   const WeightLayout layout = choose_layout(device, weight.n, weight.layout, activation_bits);
-  if (device.cuda != nullptr) return cuda_prepare(device, weight, activation_bits, layout);
-  return prepare(weight, activation_bits, layout);
+  if (device.cuda == nullptr) return prepare(weight, activation_bits, layout);
+  return cuda_pack(device, copy_canonical(weight, activation_bits, device.memory), layout);
 }
 
 PreparedWeight prepare(const DeviceContext& device, PreparedWeight canonical) {
   const WeightLayout layout = choose_layout(device, canonical.n, canonical.layout, canonical.activation_bits);
   if (device.cuda != nullptr) return cuda_pack(device, std::move(canonical), layout);
-  const LowBitWeight view = {canonical.n,
-                             canonical.layout,
-                             canonical.values.data(),
-                             canonical.scales.data(),
-                             canonical.outliers.data(),
-                             canonical.outlier_scales.data(),
-                             canonical.outliers_fp16.data()};
-  return prepare(view, canonical.activation_bits, layout);
+  return prepare(canonical.view(), canonical.activation_bits, layout);
 }
 
 PreparedWeight prepare(const LowBitWeight& weight, int activation_bits, WeightLayout weight_layout) {
+  const int64_t rows = PackedLayout::rows_of(weight_layout);
+  if (rows == 0) return copy_canonical(weight, activation_bits, nullptr);
   PreparedWeight out;
   out.n = weight.n;
   out.layout = weight.layout;
   out.activation_bits = activation_bits;
   out.weight_layout = weight_layout;
-  const int64_t rows = PackedLayout::rows_of(weight_layout);
-  if (rows == 0) {
-    copy_canonical(weight, out);
-    return out;
-  }
   require(PackedLayout::fits(weight.layout),
           "low-bit weight: groups of {} channels cannot be repacked, a multiple of 4 is needed",
           weight.layout.group);

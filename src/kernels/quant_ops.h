@@ -85,8 +85,9 @@ struct RoundWeight {
 /// GPTQ (Frantar et al. 2022, arXiv 2210.17323; paper section 4.5): column by column, each column's error
 /// carried into the columns still to come; the scale of a group is chosen when its first column's turn comes.
 /// `upper` [k, k] is what InverseFactor gives. Errors reach columns beyond a block of `block_size` only at
-/// the block's end (a GPU takes blocks of 128 at most). Leaves in `weight` the values as they will be read
-/// back.
+/// the block's end; a GPU takes blocks of kLargestGpuGptqBlock at most. Leaves in `weight` the values as they
+/// will be read back.
+inline constexpr int64_t kLargestGpuGptqBlock = 128;
 struct GptqWeight {
   MatrixView<float> weight;
   MatrixView<const float> upper;

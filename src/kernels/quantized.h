@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cassert>
 #include <cstdint>
 
 #include "kernels/cuda/layout.h"
@@ -124,6 +125,17 @@ struct LowBitWeight {
   const uint16_t* outliers_fp16 = nullptr;
 
   int64_t row_bytes() const { return (layout.k_normal() + 1) / 2; }
+  /// Elements of the arrays; those of the other type of outliers are empty.
+  int64_t value_count() const { return n * row_bytes(); }
+  int64_t scale_count() const { return n * layout.groups(); }
+  int64_t outlier_count() const { return has_int8() ? n * layout.n_outlier : 0; }
+  int64_t outlier_scale_count() const { return has_int8() && layout.n_outlier > 0 ? n : 0; }
+  int64_t outlier_fp16_count() const { return has_int8() ? 0 : n * layout.n_outlier; }
+  int64_t bytes() const {
+    return value_count() + outlier_count() +
+           2 * (scale_count() + outlier_scale_count() + outlier_fp16_count());
+  }
+  bool has_int8() const { return layout.outlier_type == OutlierType::int8; }
 };
 
 /// Layouts a low-bit weight may be repacked to when a model is loaded.
@@ -142,6 +154,18 @@ struct PreparedWeight {
   Buffer<int8_t> outliers;
   Buffer<uint16_t> outlier_scales;
   Buffer<uint16_t> outliers_fp16;
+
+  /// Of a weight in the canonical layout.
+  LowBitWeight view() const {
+    assert(weight_layout == WeightLayout::canonical);
+    return {n,
+            layout,
+            values.data(),
+            scales.data(),
+            outliers.data(),
+            outlier_scales.data(),
+            outliers_fp16.data()};
+  }
 };
 
 }  // namespace atom

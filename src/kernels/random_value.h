@@ -1,6 +1,7 @@
 #pragma once
 
 #include "base/host_device.h"
+#include "base/random.h"
 #include "kernels/numerics.h"
 #include "kernels/ops.h"
 #include "tensor/half.h"
@@ -9,7 +10,7 @@ namespace atom {
 
 /// Element `i` of a RandomFill, the definition for host and device.
 ATOM_HOST_DEVICE inline void put_random_value(const RandomFill& op, int64_t i) {
-  const uint64_t word = numerics::random_word(op.seed, static_cast<uint64_t>(i));
+  const uint64_t word = random_word(op.seed, static_cast<uint64_t>(i));
   const float value = op.offset + op.scale * numerics::random_normal(word);
   switch (op.dtype) {
     case DType::f32:

@@ -8,13 +8,14 @@
 
 namespace atom {
 
-Batch PlacedBatch::place(const Batch& batch, int64_t block_size, int64_t rows, int64_t max_blocks) {
+Batch PlacedBatch::place(const Batch& batch, int64_t block_size, int64_t rows, int64_t max_context) {
   Batch placed = batch;
+  placed.max_context = max_context;
   for (const SequenceSpan& sequence : batch.sequences) {
     placed.max_rows = std::max(placed.max_rows, sequence.n_rows);
-    placed.max_context = std::max(placed.max_context, sequence.context);
   }
   if (device_->memory == nullptr) return placed;
+  const int64_t max_blocks = (max_context + block_size - 1) / block_size;
   // A row beyond the batch's own has a sequence of its own, without rows.
   const auto own = static_cast<int64_t>(batch.tokens.size());
   const auto n_sequences = static_cast<int64_t>(batch.sequences.size()) + rows - own;

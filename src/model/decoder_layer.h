@@ -18,21 +18,21 @@ struct Batch {
   std::span<const int32_t> positions;       // [tokens]
   std::span<const int64_t> slots;           // [tokens] where keys and values go: block * block_size + offset
   std::span<const SequenceSpan> sequences;  // rows of the batch they own
-  /// At least n_rows and context of every sequence. Set by place().
+  /// At least n_rows and context of every sequence, where it has been placed.
   int64_t max_rows = 0;
   int64_t max_context = 0;
 };
 
 /// A batch in the memory that ops of a device read. On the host the batch is taken as it is. On a GPU it is
-/// copied into one allocation, always in the same place for the same `rows` and `max_blocks`, so that a
+/// copied into one allocation, always in the same place for the same `rows` and `max_context`, so that a
 /// recorded step finds the next batch where it found the first.
 class PlacedBatch {
  public:
   explicit PlacedBatch(const DeviceContext& device) : device_(&device) {}
 
   /// Of `batch`, which has as many sequences as it likes, with `rows` rows (rows that nobody owns are added:
-  /// they are stored nowhere) and room for `max_blocks` blocks a sequence. Valid until the next call.
-  Batch place(const Batch& batch, int64_t block_size, int64_t rows, int64_t max_blocks);
+  /// they are stored nowhere) and room for `max_context` tokens a sequence. Valid until the next call.
+  Batch place(const Batch& batch, int64_t block_size, int64_t rows, int64_t max_context);
   const void* data() const { return bytes_.data(); }
 
  private:

@@ -94,26 +94,18 @@ std::unique_ptr<Linear> make_float_linear(Tensor weight) {
 
 LowBitStorage::LowBitStorage(int64_t rows, const ChannelLayout& channel_layout, Memory* memory)
     : n(rows), layout(channel_layout) {
-  const int64_t normal = layout.k_normal();
-  values = Buffer<uint8_t>(static_cast<size_t>(rows * ((normal + 1) / 2)), memory);
-  scales = Buffer<uint16_t>(static_cast<size_t>(rows * layout.groups()), memory);
-  const auto outlier_count = static_cast<size_t>(rows * layout.n_outlier);
-  if (layout.outlier_type == OutlierType::int8) {
-    outliers = Buffer<int8_t>(outlier_count, memory);
-    outlier_scales = Buffer<uint16_t>(layout.n_outlier == 0 ? 0 : static_cast<size_t>(rows), memory);
-  } else {
-    outliers_fp16 = Buffer<uint16_t>(outlier_count, memory);
-  }
+  const LowBitWeight shape{rows, layout};
+  const auto size = [](int64_t count) { return static_cast<size_t>(count); };
+  values = Buffer<uint8_t>(size(shape.value_count()), memory);
+  scales = Buffer<uint16_t>(size(shape.scale_count()), memory);
+  outliers = Buffer<int8_t>(size(shape.outlier_count()), memory);
+  outlier_scales = Buffer<uint16_t>(size(shape.outlier_scale_count()), memory);
+  outliers_fp16 = Buffer<uint16_t>(size(shape.outlier_fp16_count()), memory);
 }
 
 LowBitWeight LowBitStorage::view() const {
   return {
       n, layout, values.data(), scales.data(), outliers.data(), outlier_scales.data(), outliers_fp16.data()};
-}
-
-int64_t LowBitStorage::bytes() const {
-  return static_cast<int64_t>(values.size() + outliers.size() +
-                              2 * (scales.size() + outlier_scales.size() + outliers_fp16.size()));
 }
 
 LowBitStorage stack_rows(const std::vector<const LowBitStorage*>& parts) {
@@ -145,16 +137,14 @@ std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout&
 std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, const LowBitStorage& weight,
                                             const ActivationSpec& spec,
                                             const std::vector<int32_t>& permutation) {
-  return std::make_unique<LowBitLinear>(device, prepare(device, weight.view(), spec.bits), weight.bytes(),
-                                        spec, permutation);
+  return std::make_unique<LowBitLinear>(device, prepare(device, weight.view(), spec.bits),
+                                        weight.view().bytes(), spec, permutation);
 }
 
 std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, PreparedWeight canonical,
                                             const ActivationSpec& spec,
                                             const std::vector<int32_t>& permutation) {
-  const auto bytes = static_cast<int64_t>(
-      canonical.values.size() + canonical.outliers.size() +
-      2 * (canonical.scales.size() + canonical.outlier_scales.size() + canonical.outliers_fp16.size()));
+  const int64_t bytes = canonical.view().bytes();
   return std::make_unique<LowBitLinear>(device, prepare(device, std::move(canonical)), bytes, spec,
                                         permutation);
 }

@@ -63,7 +63,6 @@ struct LowBitStorage {
   /// Zeros of the right sizes, in `memory` (null: the host's).
   LowBitStorage(int64_t rows, const ChannelLayout& channel_layout, Memory* memory = nullptr);
   LowBitWeight view() const;
-  int64_t bytes() const;
 };
 
 /// `parts` stacked by rows, in order; they have the same layout.

@@ -189,8 +189,7 @@ MatrixView<const float> Model::forward(const Batch& batch, PagedKvCache& cache, 
   const int64_t placed_rows = record ? row_bucket(rows) : rows;
   const int64_t positions = record ? std::max(end, std::min(context, config_.max_positions)) : end;
   const StepContext step{device_, &config_, &workspace.rope(positions, config_), rotate, &workspace};
-  const int64_t max_blocks = (context + cache.block_size() - 1) / cache.block_size();
-  Batch placed = workspace.batch().place(batch, cache.block_size(), placed_rows, max_blocks);
+  const Batch placed = workspace.batch().place(batch, cache.block_size(), placed_rows, context);
   const MatrixView<float> hidden = workspace.hidden(placed_rows, config_.hidden);
   const auto work = [&] {
     run(*device_, EmbeddingLookup{placed.tokens, embedding_.dtype, embedding_.bytes.data(), hidden});
@@ -199,7 +198,6 @@ MatrixView<const float> Model::forward(const Batch& batch, PagedKvCache& cache, 
     }
   };
   if (record) {
-    placed.max_context = context;
     std::vector<int64_t> addresses = workspace.addresses();
     addresses.push_back(reinterpret_cast<int64_t>(this));
     addresses.push_back(reinterpret_cast<int64_t>(cache.layer(0).keys));

@@ -1,10 +1,8 @@
-#include <algorithm>
-#include <cassert>
-#include <functional>
+#include <memory>
 #include <numeric>
 
 #include "base/interrupt.h"
-#include "base/random.h"
+#include "kernels/random_operands.h"
 #include "model/model.h"
 #include "model/weights.h"
 
@@ -15,61 +13,31 @@ namespace {
 
 /// Standard deviation of the weights: what trained models of this family have.
 constexpr float kWeightDeviation = 0.02f;
-/// INT4 values of every magnitude then give about that deviation.
-constexpr float kScale = 0.0045f;
-constexpr float kOutlierScale = 0.0003f;
 
 class RandomWeights {
  public:
-  RandomWeights(const DeviceContext& device, uint64_t seed) : device_(&device), seed_(seed) {}
+  RandomWeights(const DeviceContext& device, uint64_t seed) : device_(&device), seeds_(seed) {}
 
-  template <class T>
-  Buffer<T> buffer(int64_t count, DType dtype, float scale, float offset) {
-    assert(sizeof(T) == size_of(dtype));
-    Buffer<T> out(static_cast<size_t>(count), device_->memory);
-    run(*device_, RandomFill{out.data(), count, dtype, scale, offset, next_seed()});
-    return out;
+  Buffer<float> norm(int64_t size) {
+    return random_buffer<float>(*device_, size, DType::f32, 0.1f, 1.0f, seeds_.next());
   }
 
-  Tensor tensor(std::vector<int64_t> shape) {
-    const int64_t count = std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
-    auto storage =
-        std::make_shared<Buffer<uint16_t>>(buffer<uint16_t>(count, DType::f16, kWeightDeviation, 0));
-    return {DType::f16, std::move(shape), std::as_bytes(storage->span()), storage};
+  Tensor tensor(int64_t rows, int64_t cols) {
+    auto storage = std::make_shared<Buffer<uint16_t>>(
+        random_buffer<uint16_t>(*device_, rows * cols, DType::f16, kWeightDeviation, 0, seeds_.next()));
+    return {DType::f16, {rows, cols}, std::as_bytes(storage->span()), storage};
   }
 
   std::unique_ptr<Linear> low_bit(int64_t rows, const ActivationSpec& spec, bool reorder) {
-    const ChannelLayout& layout = spec.layout;
-    PreparedWeight weight;
-    weight.n = rows;
-    weight.layout = layout;
-    weight.activation_bits = spec.bits;
-    weight.values = buffer<uint8_t>(rows * ((layout.k_normal() + 1) / 2), DType::u8, 0, 0);
-    weight.scales = buffer<uint16_t>(rows * layout.groups(), DType::f16, kScale / 8, kScale);
-    if (layout.outlier_type == OutlierType::int8) {
-      weight.outliers = buffer<int8_t>(rows * layout.n_outlier, DType::i8, 0, 0);
-      const int64_t scales = layout.n_outlier == 0 ? 0 : rows;
-      weight.outlier_scales = buffer<uint16_t>(scales, DType::f16, kOutlierScale / 8, kOutlierScale);
-    } else {
-      weight.outliers_fp16 = buffer<uint16_t>(rows * layout.n_outlier, DType::f16, kWeightDeviation, 0);
-    }
-    return make_low_bit_linear(*device_, std::move(weight), spec,
-                               reorder ? permutation(layout.k) : std::vector<int32_t>());
+    PreparedWeight weight = random_weight(*device_, rows, spec.layout, spec.bits, seeds_.next());
+    std::vector<int32_t> permutation;
+    if (reorder) permutation = random_permutation(seeds_, spec.layout.k);
+    return make_low_bit_linear(*device_, std::move(weight), spec, permutation);
   }
 
  private:
-  uint64_t next_seed() { return ++seed_ * 0xD1342543DE82EF95u; }
-
-  std::vector<int32_t> permutation(int64_t size) {
-    std::vector<int32_t> order(static_cast<size_t>(size));
-    std::iota(order.begin(), order.end(), 0);
-    Random random(next_seed());
-    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
-    return order;
-  }
-
   const DeviceContext* device_;
-  uint64_t seed_;
+  Random seeds_;
 };
 
 }  // namespace
@@ -83,14 +51,13 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config,
   model->quantization_ = quantization;
   model->check_quantization("random model");
   RandomWeights weights(device, seed);
-  const auto norm = [&] { return weights.buffer<float>(config.hidden, DType::f32, 0.1f, 1.0f); };
-  model->embedding_ = weights.tensor({config.vocab, config.hidden});
-  model->final_norm_ = norm();
+  model->embedding_ = weights.tensor(config.vocab, config.hidden);
+  model->final_norm_ = weights.norm(config.hidden);
   for (int64_t i = 0; i < config.n_layers; ++i) {
     throw_if_interrupted();
     DecoderLayer layer;
-    layer.attention_norm = norm();
-    layer.mlp_norm = norm();
+    layer.attention_norm = weights.norm(config.hidden);
+    layer.mlp_norm = weights.norm(config.hidden);
     for (const LayerInput input : kLayerInputs) {
       const LinearShape shape = shape_of(config, input);
       const int64_t rows = std::accumulate(shape.rows.begin(), shape.rows.end(), int64_t{0});
@@ -99,7 +66,7 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config,
         linear = weights.low_bit(rows, activation_spec_of(*quantization, shape.cols, input),
                                  input != LayerInput::down);
       } else {
-        linear = make_float_linear(weights.tensor({rows, shape.cols}));
+        linear = make_float_linear(weights.tensor(rows, shape.cols));
       }
     }
     model->layers_.push_back(std::move(layer));
@@ -110,7 +77,7 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config,
     model->lm_head_ = make_float_linear(model->embedding_);
     model->lm_head_shares_embedding_ = true;
   } else {
-    model->lm_head_ = make_float_linear(weights.tensor({config.vocab, config.hidden}));
+    model->lm_head_ = make_float_linear(weights.tensor(config.vocab, config.hidden));
   }
   return model;
 }

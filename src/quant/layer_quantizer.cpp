@@ -215,7 +215,7 @@ class LayerQuantizer {
     std::vector<int32_t> positions;
     std::vector<int64_t> slots;
     std::vector<SequenceSpan> sequences;
-    int64_t block = 0, most_blocks = 0;
+    int64_t block = 0, longest = 0;
     for (int64_t i = range.first; i < range.last; ++i) {
       const int64_t length = state_.rows(i);
       sequences.push_back(
@@ -225,12 +225,12 @@ class LayerQuantizer {
         slots.push_back(block * kBlockSize + t);
       }
       block += blocks_of(i);
-      most_blocks = std::max(most_blocks, blocks_of(i));
+      longest = std::max(longest, length);
     }
     // The tokens themselves are not needed any more.
     const std::vector<int32_t> tokens(slots.size());
-    const Batch batch = workspace_.batch().place(Batch{tokens, positions, slots, sequences}, kBlockSize,
-                                                 rows.rows, most_blocks);
+    const Batch batch =
+        workspace_.batch().place(Batch{tokens, positions, slots, sequences}, kBlockSize, rows.rows, longest);
     return layer_.attend(step_, batch, cache_.layer(0), rows);
   }
 

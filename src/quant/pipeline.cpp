@@ -12,7 +12,7 @@
 #include "base/random.h"
 #include "checkpoint/json.h"
 #include "kernels/cuda.h"
-#include "kernels/ops.h"
+#include "kernels/quant_ops.h"
 #include "quant/layer_quantizer.h"
 #include "quant/packed_output.h"
 
@@ -56,9 +56,8 @@ void check(const Checkpoint& checkpoint, const ModelConfig& config, const Device
           "{}: is quantized already (config.json has a quantization_config); quantize the original model",
           source);
   recipe.validate();
-  constexpr int64_t kLargestGpuBlock = 128;
-  require(device.cuda == nullptr || !recipe.gptq || recipe.block_size <= kLargestGpuBlock,
-          "block size: a GPU takes {} columns at most, found {}", kLargestGpuBlock, recipe.block_size);
+  require(device.cuda == nullptr || !recipe.gptq || recipe.block_size <= kLargestGpuGptqBlock,
+          "block size: a GPU takes {} columns at most, found {}", kLargestGpuGptqBlock, recipe.block_size);
   require(!recipe.rotate_keys || std::has_single_bit(static_cast<uint64_t>(config.head_dim)),
           "{}: rotating keys needs a head_dim that is a power of two, found {}", source, config.head_dim);
   check_tensor_names(checkpoint, config);

@@ -41,33 +41,28 @@ class Problem {
     const int64_t pages_a_copy = shape.batch * pages;
     cache_.format = format;
     cache_.block_size = kBlockSize;
-    cache_.n_kv_heads = model.kv_heads;
-    cache_.head_dim = model.head_dim;
+    cache_.n_kv_heads = model.config.n_kv_heads;
+    cache_.head_dim = model.config.head_dim;
     const int64_t row = cache_.row_bytes() + (is_quantized(format) ? 4 : 0);
-    bytes_ = 2.0 * static_cast<double>(row * model.kv_heads * shape.context * shape.batch);
+    bytes_ = 2.0 * static_cast<double>(row * model.config.n_kv_heads * shape.context * shape.batch);
     copies_ = cold_copies(device, bytes_, 64);
     cache_.n_blocks = pages_a_copy * copies_;
-    const int64_t rows = cache_.n_blocks * model.kv_heads * kBlockSize;
-    const bool quantized = is_quantized(format);
-    const DType dtype = quantized ? DType::u8 : DType::f16;
-    const int64_t elements = rows * cache_.row_bytes() / static_cast<int64_t>(size_of(dtype));
-    for (Buffer<std::byte>* buffer : {&keys_, &values_}) {
-      *buffer = Buffer<std::byte>(static_cast<size_t>(rows * cache_.row_bytes()), device.memory);
-      run(device, RandomFill{buffer->data(), elements, dtype, 1.0f, 0.0f, ++seed_});
-    }
+    const auto rows = static_cast<size_t>(cache_.n_blocks * model.config.n_kv_heads * kBlockSize);
+    keys_ = Buffer<std::byte>(rows * static_cast<size_t>(cache_.row_bytes()), device.memory);
+    values_ = Buffer<std::byte>(keys_.size(), device.memory);
     cache_.keys = keys_.data();
     cache_.values = values_.data();
-    if (quantized) {
-      const float scale = format == KvFormat::int4 ? 0.1f : 0.006f;
-      key_params_ = random_buffer<uint16_t>(device, rows * 2, DType::f16, scale / 10, scale, ++seed_);
-      value_params_ = random_buffer<uint16_t>(device, rows * 2, DType::f16, scale / 10, scale, ++seed_);
+    if (is_quantized(format)) {
+      key_params_ = Buffer<uint16_t>(2 * rows, device.memory);
+      value_params_ = Buffer<uint16_t>(2 * rows, device.memory);
       cache_.key_params = key_params_.data();
       cache_.value_params = value_params_.data();
     }
-    const int64_t width = model.heads * model.head_dim;
+    random_fill_cache(device, cache_, seed_);
+    const int64_t width = model.config.n_heads * model.config.head_dim;
     q_ = random_buffer<float>(device, shape.batch * shape.rows * width, DType::f32, 1.0f, 0.0f, ++seed_);
     out_ = Buffer<float>(q_.size(), device.memory);
-    const auto order = random_permutation(cache_.n_blocks, ++seed_);
+    const auto order = random_permutation(Random(++seed_), cache_.n_blocks);
     tables_ = Buffer<int32_t>::copy_of(order, device.memory);
     for (int64_t copy = 0; copy < copies_; ++copy) {
       std::vector<SequenceSpan> spans;
@@ -80,12 +75,12 @@ class Problem {
   }
 
   Attention op(int64_t copy) {
-    const int64_t rows = shape_.batch * shape_.rows, width = model_.heads * model_.head_dim;
+    const int64_t rows = shape_.batch * shape_.rows, width = model_.config.n_heads * model_.config.head_dim;
     return {{q_.data(), rows, width},
             std::as_const(spans_[static_cast<size_t>(copy)]).span(),
             cache_,
-            model_.heads,
-            1.0f / std::sqrt(static_cast<float>(model_.head_dim)),
+            model_.config.n_heads,
+            1.0f / std::sqrt(static_cast<float>(model_.config.head_dim)),
             {out_.data(), rows, width},
             shape_.rows,
             shape_.context};
@@ -97,7 +92,7 @@ class Problem {
   double operations() const {
     const double first = static_cast<double>(shape_.context - shape_.rows + 1);
     const double pairs = (first + static_cast<double>(shape_.context)) / 2 * static_cast<double>(shape_.rows);
-    return 4.0 * pairs * static_cast<double>(shape_.batch * model_.heads * model_.head_dim);
+    return 4.0 * pairs * static_cast<double>(shape_.batch * model_.config.n_heads * model_.config.head_dim);
   }
 
  private:
@@ -145,12 +140,11 @@ std::vector<Measured> work_for(const DeviceContext& device, const ModelShape& mo
 
 void run_attention(Options options) {
   options.bench.output.apply();
-  std::vector<ModelShape> models;
-  for (const std::string& name : options.models) models.push_back(model_shape(name));
+  std::vector<ModelShape> models = model_shapes(options.models);
   const Device device(options.bench.device);
   const DeviceContext& context = device.context();
   const bool gpu = context.cuda != nullptr;
-  if (models.empty()) models.push_back(model_shape(gpu ? "llama-2-7b" : "smollm2-135m"));
+  if (models.empty()) models.push_back(model_shape(default_model(context)));
   const bool all = options.batches.empty() && options.contexts.empty() && options.prefill.empty();
   if (options.batches.empty())
     options.batches = gpu ? std::vector<int64_t>{1, 64} : std::vector<int64_t>{1, 8};
@@ -165,9 +159,9 @@ void run_attention(Options options) {
     const auto timed = measure(context, work_for(context, model, shape), options.bench.seconds);
     report.add({{"model", model.name},
                 {"phase", phase},
-                {"heads", model.heads},
-                {"kv_heads", model.kv_heads},
-                {"head_dim", model.head_dim},
+                {"heads", model.config.n_heads},
+                {"kv_heads", model.config.n_kv_heads},
+                {"head_dim", model.config.head_dim},
                 {"batch", shape.batch},
                 {"context", shape.context}},
                timed);

@@ -7,11 +7,12 @@
 
 #include "base/interrupt.h"
 #include "bench.h"
-#include "checkpoint/random_checkpoint.h"
 #include "engine/runner.h"
+#include "kernels/random_operands.h"
 #include "model/weights.h"
 #include "quant/recipe.h"
 #include "report.h"
+#include "shapes.h"
 
 namespace atom::cli {
 namespace {
@@ -61,7 +62,8 @@ class Subject {
                kBlockSize, device.memory),
         runner_(*model_, cache_),
         context_(options.context) {
-    fill(device);
+    uint64_t seed = 0;
+    for (int64_t i = 0; i < model_->config().n_layers; ++i) random_fill_cache(device, cache_.layer(i), seed);
     std::vector<int64_t> slots;
     for (int64_t i = 0; i < options.batch; ++i) {
       tables_.push_back(std::make_unique<BlockTable>(cache_));
@@ -99,25 +101,6 @@ class Subject {
   static constexpr int64_t kBlockSize = 16;
   static int64_t blocks_of(int64_t tokens) { return (tokens + kBlockSize - 1) / kBlockSize; }
 
-  void fill(const DeviceContext& device) {
-    uint64_t seed = 0;
-    for (int64_t i = 0; i < model_->config().n_layers; ++i) {
-      const KvLayerView layer = cache_.layer(i);
-      const int64_t rows = layer.n_blocks * layer.n_kv_heads * layer.block_size;
-      for (std::byte* data : {layer.keys, layer.values}) {
-        if (is_quantized(layer.format)) {
-          run(device, RandomFill{data, rows * layer.row_bytes(), DType::u8, 0, 0, ++seed});
-        } else {
-          run(device, RandomFill{data, rows * layer.head_dim, DType::f16, 1.0f, 0, ++seed});
-        }
-      }
-      if (!is_quantized(layer.format)) continue;
-      for (uint16_t* params : {layer.key_params, layer.value_params}) {
-        run(device, RandomFill{params, rows * 2, DType::f16, 0.02f, 0.1f, ++seed});
-      }
-    }
-  }
-
   std::unique_ptr<Model> model_;
   PagedKvCache cache_;
   Runner runner_;
@@ -126,18 +109,11 @@ class Subject {
   std::vector<int32_t> tokens_;
 };
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 void run_command(const Options& options) {
   options.output.apply();
   const Device device(options.device);
-  const bool gpu = device.context().cuda != nullptr;
-  const std::string name = !options.model.empty() ? options.model : (gpu ? "llama-2-7b" : "smollm2-135m");
-  const RandomCheckpoint checkpoint(name, 0, nullptr);
-  ModelConfig config = ModelConfig::from_json(checkpoint.config(), name);
+  const std::string name = !options.model.empty() ? options.model : default_model(device.context());
+  ModelConfig config = model_shape(name).config;
   if (options.layers > 0) config.n_layers = std::min(options.layers, config.n_layers);
   require(options.context < config.max_positions, "--context: {} takes fewer than {} tokens, found {}", name,
           config.max_positions, options.context);
@@ -196,9 +172,9 @@ void add_bench_decode(CLI::App& bench, Command& chosen) {
       "every sequence, logits, and the most likely tokens brought back to the host. What is printed are "
       "medians, and how many times as fast as the first precision each one is.\n\n"
       "  atom bench decode --model llama-2-7b --batch 64 --context 1024 --fast");
-  command->add_option("--model", options->model,
-                      fmt::format("Shape: {} (default: llama-2-7b on a GPU, smollm2-135m on a CPU)",
-                                  fmt::join(RandomCheckpoint::shapes(), ", ")));
+  command->add_option(
+      "--model", options->model,
+      fmt::format("Shape: {} (default: llama-2-7b on a GPU, smollm2-135m on a CPU)", model_names()));
   command
       ->add_option("--precision", options->precisions,
                    "Precisions, the baseline first: fp16, fp16kv4, w4a4kv4, w4a4kv16, w4a8kv4")

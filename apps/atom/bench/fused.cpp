@@ -50,7 +50,7 @@ struct RowProblem {
       : in(device, tokens, in_width, cold_copies(device, 4.0 * static_cast<double>(tokens * in_width))),
         out(device, tokens, width, kResults),
         weight(random_buffer<float>(device, width, DType::f32, 0.1f, 1.0f)),
-        permutation(Buffer<int32_t>::copy_of(random_permutation(width, 1), device.memory)) {
+        permutation(Buffer<int32_t>::copy_of(random_permutation(Random(1), width), device.memory)) {
     const ActivationSpec spec{{width, default_outliers(width), 128, OutlierType::int8}, 4, 0.9f};
     for (int64_t i = 0; i < kResults; ++i) {
       quantized.emplace_back(device.memory);
@@ -93,7 +93,7 @@ Measured unfused(const Measured& fused, const Measured& first, const Measured& s
 using Problems = std::vector<std::pair<std::string, std::vector<Measured>>>;
 
 void add_norms(Problems& all, const DeviceContext& device, const ModelShape& model, int64_t tokens) {
-  const auto p = std::make_shared<RowProblem>(device, tokens, model.hidden, model.hidden);
+  const auto p = std::make_shared<RowProblem>(device, tokens, model.config.hidden, model.config.hidden);
   const double in = p->float_bytes(p->in), out = p->float_bytes(p->out), quantized = p->quantized_bytes();
   const int64_t copies = p->in.copies;
   const auto norm = measured(device, "rms_norm", in + out, copies, [p](int64_t c) {
@@ -114,7 +114,8 @@ void add_norms(Problems& all, const DeviceContext& device, const ModelShape& mod
 }
 
 void add_silu(Problems& all, const DeviceContext& device, const ModelShape& model, int64_t tokens) {
-  const auto p = std::make_shared<RowProblem>(device, tokens, 2 * model.intermediate, model.intermediate);
+  const auto p =
+      std::make_shared<RowProblem>(device, tokens, 2 * model.config.intermediate, model.config.intermediate);
   const double in = p->float_bytes(p->in), out = p->float_bytes(p->out), quantized = p->quantized_bytes();
   const int64_t copies = p->in.copies;
   const auto silu = measured(device, "silu_mul", in + out, copies, [p](int64_t c) {
@@ -141,14 +142,15 @@ struct RopeProblem {
   KvLayerView cache;
 
   RopeProblem(const DeviceContext& device, const ModelShape& model, int64_t tokens, KvFormat format) {
-    const int64_t kv = model.kv_heads * model.head_dim, width = model.heads * model.head_dim;
+    const int64_t kv = model.config.n_kv_heads * model.config.head_dim,
+                  width = model.config.n_heads * model.config.head_dim;
     const int64_t copies = cold_copies(device, 4.0 * static_cast<double>(tokens * (width + 2 * kv)));
     q = Rows(device, tokens, width, copies);
     k = Rows(device, tokens, kv, copies);
     v = Rows(device, tokens, kv, copies);
     // Rows are turned again and again: an angle whose cosine is 1 neither grows nor shrinks them.
-    cos = random_buffer<float>(device, tokens * model.head_dim / 2, DType::f32, 0.0f, 1.0f);
-    sin = random_buffer<float>(device, tokens * model.head_dim / 2, DType::f32, 0.0f, 0.0f);
+    cos = random_buffer<float>(device, tokens * model.config.head_dim / 2, DType::f32, 0.0f, 1.0f);
+    sin = random_buffer<float>(device, tokens * model.config.head_dim / 2, DType::f32, 0.0f, 0.0f);
     std::vector<int32_t> position(static_cast<size_t>(tokens));
     std::vector<int64_t> slot(position.size());
     for (size_t i = 0; i < position.size(); ++i) {
@@ -157,8 +159,8 @@ struct RopeProblem {
     }
     positions = Buffer<int32_t>::copy_of(position, device.memory);
     slots = Buffer<int64_t>::copy_of(slot, device.memory);
-    cache = {format, tokens, kBlockSize, model.kv_heads, model.head_dim};
-    const auto rows = static_cast<size_t>(tokens * model.kv_heads * kBlockSize);
+    cache = {format, tokens, kBlockSize, model.config.n_kv_heads, model.config.head_dim};
+    const auto rows = static_cast<size_t>(tokens * model.config.n_kv_heads * kBlockSize);
     keys = Buffer<std::byte>(rows * static_cast<size_t>(cache.row_bytes()), device.memory);
     values = Buffer<std::byte>(keys.size(), device.memory);
     cache.keys = keys.data();
@@ -212,9 +214,9 @@ void add_ends(Problems& all, const DeviceContext& device, const ModelShape& mode
   const auto p = std::make_shared<Ends>();
   const double logit_bytes = 4.0 * static_cast<double>(tokens * kVocabulary);
   p->logits = Rows(device, tokens, kVocabulary, cold_copies(device, logit_bytes));
-  p->out = Rows(device, tokens, model.hidden, kResults);
-  p->table = random_buffer<uint16_t>(device, kVocabulary * model.hidden, DType::f16);
-  const double row = 6.0 * static_cast<double>(tokens * model.hidden);
+  p->out = Rows(device, tokens, model.config.hidden, kResults);
+  p->table = random_buffer<uint16_t>(device, kVocabulary * model.config.hidden, DType::f16);
+  const double row = 6.0 * static_cast<double>(tokens * model.config.hidden);
   const int64_t copies = cold_copies(device, row);
   std::vector<int32_t> ids(static_cast<size_t>(tokens * copies));
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * 7919 % kVocabulary);
@@ -233,12 +235,11 @@ void add_ends(Problems& all, const DeviceContext& device, const ModelShape& mode
 
 void run_fused(Options options) {
   options.bench.output.apply();
-  std::vector<ModelShape> models;
-  for (const std::string& name : options.models) models.push_back(model_shape(name));
+  std::vector<ModelShape> models = model_shapes(options.models);
   const Device device(options.bench.device);
   const DeviceContext& context = device.context();
   const bool gpu = context.cuda != nullptr;
-  if (models.empty()) models.push_back(model_shape(gpu ? "llama-2-7b" : "smollm2-135m"));
+  if (models.empty()) models.push_back(model_shape(default_model(context)));
   if (options.tokens.empty()) {
     options.tokens =
         gpu ? std::vector<int64_t>{1, 16, 64, 256, 1024, 4096} : std::vector<int64_t>{1, 64, 512};

@@ -51,13 +51,12 @@ struct LowBitProblem {
     x.resize(tokens, {layout, bits, 0.9f});
     const auto values = random_buffer<float>(device, tokens * shape.k, DType::f32);
     run(device, ReorderQuantize{{values.data(), tokens, shape.k}, nullptr, &x});
-    weight_bytes = static_cast<double>(shape.n) *
-                   (static_cast<double>(layout.k_normal()) / 2 + static_cast<double>(layout.n_outlier) +
-                    2 * static_cast<double>(layout.groups() + (layout.n_outlier > 0 ? 1 : 0)));
+    weight_bytes = static_cast<double>(LowBitWeight{shape.n, layout}.bytes());
     const bool gpu = device.cuda != nullptr;
     const int64_t copies = cold_copies(device, weight_bytes, gpu ? kGpuCopies : kCpuCopies);
     for (int64_t i = 0; i < copies; ++i) {
-      w.push_back(gpu || i == 0 ? random_weight(device, shape.n, layout, bits, static_cast<uint64_t>(i))
+      w.push_back(gpu || i == 0 ? prepare(device, random_weight(device, shape.n, layout, bits,
+                                                                static_cast<uint64_t>(i)))
                                 : clone(w.front()));
     }
   }
@@ -65,20 +64,6 @@ struct LowBitProblem {
   LinearLowBit op(int64_t copy) {
     const PreparedWeight& weight = w[static_cast<size_t>(copy)];
     return {&x, &weight, {y.data(), x.tokens(), weight.n}};
-  }
-
- private:
-  static PreparedWeight random_weight(const DeviceContext& device, int64_t n, const ChannelLayout& layout,
-                                      int bits, uint64_t seed) {
-    PreparedWeight weight;
-    weight.n = n;
-    weight.layout = layout;
-    weight.activation_bits = bits;
-    weight.values = random_buffer<uint8_t>(device, n * ((layout.k_normal() + 1) / 2), DType::u8, 0, 0, seed);
-    weight.scales = random_buffer<uint16_t>(device, n * layout.groups(), DType::f16, 0.001f, 0.01f, seed);
-    weight.outliers = random_buffer<int8_t>(device, n * layout.n_outlier, DType::i8, 0, 0, seed);
-    weight.outlier_scales = random_buffer<uint16_t>(device, n, DType::f16, 0.0001f, 0.001f, seed);
-    return prepare(device, std::move(weight));
   }
 };
 
@@ -171,14 +156,13 @@ void add_times(std::vector<Timed>& sum, const std::vector<Timed>& layer) {
 
 void run_gemm(Options options) {
   options.bench.output.apply();
-  std::vector<ModelShape> models;
+  std::vector<ModelShape> models = model_shapes(options.models);
   std::vector<LayerShape> shapes;
-  for (const std::string& name : options.models) models.push_back(model_shape(name));
   for (const std::string& text : options.shapes) shapes.push_back(parse_shape(text));
   const Device device(options.bench.device);
   const DeviceContext& context = device.context();
   const bool gpu = context.cuda != nullptr;
-  if (models.empty() && shapes.empty()) models.push_back(model_shape(gpu ? "llama-2-7b" : "smollm2-135m"));
+  if (models.empty() && shapes.empty()) models.push_back(model_shape(default_model(context)));
   if (options.tokens.empty()) {
     options.tokens =
         gpu ? std::vector<int64_t>{1, 16, 64, 128, 256, 1024, 4096} : std::vector<int64_t>{1, 16, 64};
@@ -190,7 +174,7 @@ void run_gemm(Options options) {
     }
   }
   for (const ModelShape& model : models) {
-    if (gpu && model.hidden % 128 != 0) {
+    if (gpu && model.config.hidden % 128 != 0) {
       throw UsageError(fmt::format("--model {}: its shapes are too small for a GPU's kernels", model.name));
     }
   }

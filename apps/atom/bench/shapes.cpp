@@ -1,17 +1,15 @@
 #include "shapes.h"
 
+#include <algorithm>
 #include <charconv>
+#include <numeric>
 
 #include "base/error.h"
+#include "checkpoint/random_checkpoint.h"
+#include "model/weights.h"
 
 namespace atom::cli {
 namespace {
-
-const ModelShape kModels[] = {
-    {"smollm2-135m", 576, 1536, 9, 3, 64},     {"llama-2-7b", 4096, 11008, 32, 32, 128},
-    {"llama-2-13b", 5120, 13824, 40, 40, 128}, {"llama-3-8b", 4096, 14336, 32, 8, 128},
-    {"llama-2-70b", 8192, 28672, 64, 8, 128},
-};
 
 /// Elements along one side of a weight that `--shape` allows.
 constexpr int64_t kMaxSide = int64_t{1} << 20;
@@ -19,23 +17,35 @@ constexpr int64_t kMaxSide = int64_t{1} << 20;
 }  // namespace
 
 std::vector<LayerShape> ModelShape::layers() const {
-  return {{"qkv", (heads + 2 * kv_heads) * head_dim, hidden},
-          {"o", hidden, heads * head_dim},
-          {"gate_up", 2 * intermediate, hidden},
-          {"down", hidden, intermediate}};
+  std::vector<LayerShape> layers;
+  for (const LayerInput input : kLayerInputs) {
+    const LinearShape shape = shape_of(config, input);
+    layers.push_back(
+        {name_of(input), std::accumulate(shape.rows.begin(), shape.rows.end(), int64_t{0}), shape.cols});
+  }
+  return layers;
 }
 
-ModelShape model_shape(std::string_view name) {
-  for (const ModelShape& model : kModels) {
-    if (model.name == name) return model;
+ModelShape model_shape(const std::string& name) {
+  const std::vector<std::string> known = RandomCheckpoint::shapes();
+  if (std::find(known.begin(), known.end(), name) == known.end()) {
+    throw UsageError(fmt::format("--model: expected some of {}, found '{}'", model_names(), printable(name)));
   }
-  throw UsageError(fmt::format("--model: expected some of {}, found '{}'", model_names(), printable(name)));
+  return {name, ModelConfig::from_json(RandomCheckpoint(name, 0, nullptr).config(), name)};
+}
+
+std::vector<ModelShape> model_shapes(const std::vector<std::string>& names) {
+  std::vector<ModelShape> models;
+  for (const std::string& name : names) models.push_back(model_shape(name));
+  return models;
+}
+
+std::string default_model(const DeviceContext& device) {
+  return device.cuda != nullptr ? "llama-2-7b" : "smollm2-135m";
 }
 
 std::string model_names() {
-  std::string names;
-  for (const ModelShape& model : kModels) names += (names.empty() ? "" : ", ") + model.name;
-  return names;
+  return fmt::format("{}", fmt::join(RandomCheckpoint::shapes(), ", "));
 }
 
 LayerShape parse_shape(const std::string& text) {

@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
+
+#include "model/config.h"
+#include "tensor/device.h"
 
 namespace atom::cli {
 
@@ -17,18 +19,19 @@ struct LayerShape {
 /// What benchmarks need to know of a model.
 struct ModelShape {
   std::string name;
-  int64_t hidden;
-  int64_t intermediate;
-  int64_t heads;
-  int64_t kv_heads;
-  int64_t head_dim;
+  ModelConfig config;
 
   /// q, k and v in one, o, gate and up in one, down: the linear layers of a decoder layer, in order.
   std::vector<LayerShape> layers() const;
 };
 
-/// Throws UsageError, naming those there are.
-ModelShape model_shape(std::string_view name);
+/// Those of RandomCheckpoint. Throws UsageError, naming those there are.
+ModelShape model_shape(const std::string& name);
+
+std::vector<ModelShape> model_shapes(const std::vector<std::string>& names);
+
+/// The one to measure where none is named.
+std::string default_model(const DeviceContext& device);
 
 /// "llama-2-7b, ...": for help and errors.
 std::string model_names();

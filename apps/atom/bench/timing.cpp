@@ -84,13 +84,17 @@ std::vector<Timed> measure(const DeviceContext& device, std::vector<Measured> wo
   samplers.clear();
   std::vector<Timed> timed;
   for (size_t i = 0; i < work.size(); ++i) {
-    const auto middle = samples[i].begin() + static_cast<std::ptrdiff_t>(samples[i].size() / 2);
-    std::nth_element(samples[i].begin(), middle, samples[i].end());
-    timed.push_back({std::move(work[i]), *middle, static_cast<int>(samples[i].size())});
+    timed.push_back({std::move(work[i]), median(samples[i]), static_cast<int>(samples[i].size())});
     // The operands go with what launches them.
     timed.back().what.launch = {};
   }
   return timed;
+}
+
+double median(std::vector<double>& values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
 }
 
 double cold_bytes(const DeviceContext& device) {

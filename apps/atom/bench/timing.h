@@ -21,6 +21,9 @@ struct Timed {
 /// though for at least 5 rounds and at most 50. Throws Error, or Interrupted.
 std::vector<Timed> measure(const DeviceContext& device, std::vector<Measured> work, double seconds);
 
+/// The upper one of two in the middle. `values` are brought into another order.
+double median(std::vector<double>& values);
+
 /// Bytes that copies of what a launch reads must exceed for it to come from memory: twice the GPU's L2, or
 /// the CPU's last cache.
 double cold_bytes(const DeviceContext& device);

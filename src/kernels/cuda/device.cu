@@ -3,6 +3,7 @@
 
 #include "kernels/cuda.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/libraries.h"
 #include "kernels/cuda/runtime.h"
 
 namespace atom {
@@ -18,10 +19,6 @@ constexpr size_t kCublasWorkspace = size_t{32} << 20;
 
 bool runs_kernels(const cudaDeviceProp& properties) {
   return properties.major == kMajor && properties.minor == kMinor;
-}
-
-void check_cublas(cublasStatus_t status, const char* call) {
-  if (status != CUBLAS_STATUS_SUCCESS) fail("cuBLAS: {}: {}", call, cublasGetStatusString(status));
 }
 
 }  // namespace
@@ -108,22 +105,19 @@ void* Device::scratch(size_t bytes) {
 
 cublasHandle_t Device::cublas() {
   if (cublas_ != nullptr) return cublas_;
-  check_cublas(cublasCreate(&cublas_), "cublasCreate");
-  check_cublas(cublasSetStream(cublas_, stream_), "cublasSetStream");
+  ATOM_LIBRARY_CHECK(cublasCreate(&cublas_));
+  ATOM_LIBRARY_CHECK(cublasSetStream(cublas_, stream_));
   // A workspace of our own: recorded launches must not allocate.
   cublas_workspace_ = allocate(kCublasWorkspace);
-  check_cublas(cublasSetWorkspace(cublas_, cublas_workspace_, kCublasWorkspace), "cublasSetWorkspace");
-  check_cublas(cublasSetMathMode(cublas_, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
+  ATOM_LIBRARY_CHECK(cublasSetWorkspace(cublas_, cublas_workspace_, kCublasWorkspace));
+  ATOM_LIBRARY_CHECK(cublasSetMathMode(cublas_, CUBLAS_PEDANTIC_MATH));
   return cublas_;
 }
 
 cusolverDnHandle_t Device::cusolver() {
   if (cusolver_ != nullptr) return cusolver_;
-  const cusolverStatus_t created = cusolverDnCreate(&cusolver_);
-  require(created == CUSOLVER_STATUS_SUCCESS, "cuSOLVER: cusolverDnCreate: status {}",
-          static_cast<int>(created));
-  const cusolverStatus_t set = cusolverDnSetStream(cusolver_, stream_);
-  require(set == CUSOLVER_STATUS_SUCCESS, "cuSOLVER: cusolverDnSetStream: status {}", static_cast<int>(set));
+  ATOM_LIBRARY_CHECK(cusolverDnCreate(&cusolver_));
+  ATOM_LIBRARY_CHECK(cusolverDnSetStream(cusolver_, stream_));
   return cusolver_;
 }
 

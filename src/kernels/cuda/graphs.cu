@@ -2,17 +2,12 @@
 
 #include "kernels/cuda.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/record.h"
 #include "kernels/cuda/runtime.h"
 
 namespace atom {
-namespace {
 
-struct Recording {
-  /// Null after the first run, which only brings memory to its final size.
-  cudaGraphExec_t graph = nullptr;
-};
-
-cudaGraphExec_t record(cudaStream_t stream, const std::function<void()>& work) {
+cudaGraphExec_t cuda::record(cudaStream_t stream, const std::function<void()>& work) {
   cudaGraph_t graph = nullptr;
   ATOM_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
   try {
@@ -26,9 +21,16 @@ cudaGraphExec_t record(cudaStream_t stream, const std::function<void()>& work) {
   cudaGraphExec_t executable = nullptr;
   const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
   cudaGraphDestroy(graph);
-  cuda::check(status, "cudaGraphInstantiate");
+  check(status, "cudaGraphInstantiate");
   return executable;
 }
+
+namespace {
+
+struct Recording {
+  /// Null after the first run, which only brings memory to its final size.
+  cudaGraphExec_t graph = nullptr;
+};
 
 }  // namespace
 
@@ -68,7 +70,7 @@ void CudaGraphs::run(const DeviceContext& device, std::vector<int64_t> key, std:
     }
     return;
   }
-  if (recording.graph == nullptr) recording.graph = record(gpu.stream(), work);
+  if (recording.graph == nullptr) recording.graph = cuda::record(gpu.stream(), work);
   ATOM_CUDA_CHECK(cudaGraphLaunch(recording.graph, gpu.stream()));
 }
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 
 /// Thin wrappers of the PTX instructions that CUDA C++ has no name for (PTX ISA 8, sm_90): mbarriers in
-/// shared memory, bulk copies, clusters, programmatic dependent launch. One function an instruction; no
+/// shared memory, bulk copies, clusters. One function an instruction; no
 /// policy.
 namespace atom::cuda::ptx {
 
@@ -22,8 +22,11 @@ __device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t arrival
 __device__ __forceinline__ void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
+__device__ __forceinline__ void barrier_arrive_at(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
 __device__ __forceinline__ void barrier_arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+  barrier_arrive_at(shared_address(barrier));
 }
 /// Arrives, and announces bytes that bulk copies will complete.
 __device__ __forceinline__ void barrier_arrive_expect(uint64_t* barrier, uint32_t bytes) {
@@ -31,31 +34,16 @@ __device__ __forceinline__ void barrier_arrive_expect(uint64_t* barrier, uint32_
                "r"(bytes)
                : "memory");
 }
-/// Arrives at the barrier at the same place in the shared memory of CTA `rank` of the cluster.
-__device__ __forceinline__ void barrier_arrive_remote(uint64_t* barrier, uint32_t rank) {
-  asm volatile(
-      "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n}" ::"r"(shared_address(barrier)),
-      "r"(rank)
-      : "memory");
-}
 /// Waits until the phase of this parity is complete. A waiter must never be two phases behind.
-__device__ __forceinline__ void barrier_wait(uint64_t* barrier, uint32_t parity) {
+__device__ __forceinline__ void barrier_wait_at(uint32_t barrier, uint32_t parity) {
   asm volatile(
       "{\n.reg .pred done;\nRETRY_%=:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra RETRY_%=;\n}" ::"r"(
-          shared_address(barrier)),
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra RETRY_%=;\n}" ::"r"(barrier),
       "r"(parity)
       : "memory");
 }
-/// The same for a barrier that other CTAs of the cluster arrive at: what they wrote before is visible.
-__device__ __forceinline__ void barrier_wait_cluster(uint64_t* barrier, uint32_t parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nRETRY_%=:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n@!done bra RETRY_%=;\n}" ::
-          "r"(shared_address(barrier)),
-      "r"(parity)
-      : "memory");
+__device__ __forceinline__ void barrier_wait(uint64_t* barrier, uint32_t parity) {
+  barrier_wait_at(shared_address(barrier), parity);
 }
 
 // ---- bulk copies (sizes and addresses multiples of 16 bytes)
@@ -91,16 +79,6 @@ __device__ __forceinline__ void bulk_load_multicast(void* to, const void* from, 
       "l"(from), "r"(bytes), "r"(shared_address(barrier)), "h"(ranks), "l"(policy)
       : "memory");
 }
-/// Starts bringing global memory into L2.
-__device__ __forceinline__ void bulk_prefetch(const void* from, uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-}
-
-/// The same for one line.
-__device__ __forceinline__ void prefetch(const void* from) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(from) : "memory");
-}
-
 // ---- 16-byte copies, in groups of one thread
 
 __device__ __forceinline__ void async_copy(uint32_t to, const void* from, uint64_t policy) {
@@ -120,9 +98,6 @@ __device__ __forceinline__ void async_wait() {
 // ---- clusters
 // ------------------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ void cluster_arrive_relaxed() {
-  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-}
 __device__ __forceinline__ void cluster_arrive() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
@@ -135,11 +110,6 @@ __device__ __forceinline__ uint32_t map_shared(uint32_t address, uint32_t rank) 
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(mapped) : "r"(address), "r"(rank));
   return mapped;
 }
-__device__ __forceinline__ void store_cluster(uint32_t mapped, float4 value) {
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mapped), "f"(value.x), "f"(value.y),
-               "f"(value.z), "f"(value.w)
-               : "memory");
-}
 __device__ __forceinline__ float2 load_cluster(uint32_t mapped) {
   float2 value;
   asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
@@ -147,18 +117,6 @@ __device__ __forceinline__ float2 load_cluster(uint32_t mapped) {
                : "r"(mapped)
                : "memory");
   return value;
-}
-
-// ---- programmatic dependent launch
-// ---------------------------------------------------------------------------------
-
-/// Lets the next kernel of the stream start; it still waits, in dependency_wait(), for this grid's end.
-__device__ __forceinline__ void launch_dependents() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-/// Waits until the grids this one depends on have ended and their writes are visible.
-__device__ __forceinline__ void dependency_wait() {
-  asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
 // ---- named barriers

@@ -5,6 +5,7 @@
 #include "kernels/cuda/fused/pick_columns.h"
 #include "kernels/cuda/fused/random_fill.h"
 #include "kernels/cuda/gemm_w4a4/gemm_w4a4.h"
+#include "kernels/cuda/libraries.h"
 #include "kernels/cuda/linear_float/linear_float.h"
 #include "kernels/ops.h"
 
@@ -14,11 +15,6 @@
 namespace atom {
 namespace cuda {
 namespace {
-
-template <class Op>
-bool always(const DeviceContext&, const Op&) {
-  return true;
-}
 
 ConstMatrix matrix(MatrixView<const float> view) {
   return {view.data, DType::f32, view.rows, view.cols, view.stride};
@@ -121,11 +117,10 @@ void run_cublas(const DeviceContext& device, const LinearFloat& op) {
   const float one = 1.0f;
   const float beta = op.accumulate ? 1.0f : 0.0f;
   const auto size = [](int64_t n) { return static_cast<int>(n); };
-  const cublasStatus_t status =
-      cublasSgemm(of(device).cublas(), CUBLAS_OP_T, CUBLAS_OP_N, size(op.y.cols), size(op.x.rows),
-                  size(op.x.cols), &one, static_cast<const float*>(op.w), size(op.x.cols), op.x.data,
-                  size(op.x.stride), &beta, op.y.data, size(op.y.stride));
-  require(status == CUBLAS_STATUS_SUCCESS, "cuBLAS: cublasSgemm: {}", cublasGetStatusString(status));
+  ATOM_LIBRARY_CHECK(cublasSgemm(of(device).cublas(), CUBLAS_OP_T, CUBLAS_OP_N, size(op.y.cols),
+                                 size(op.x.rows), size(op.x.cols), &one, static_cast<const float*>(op.w),
+                                 size(op.x.cols), op.x.data, size(op.x.stride), &beta, op.y.data,
+                                 size(op.y.stride)));
 }
 
 bool supports_tiles(const DeviceContext&, const LinearLowBit& op) {
@@ -150,25 +145,13 @@ void run_gemm_w4a4(const DeviceContext& device, const LinearLowBit& op) {
   GemmContext context;
   context.stream = gpu.stream();
   context.sm_count = gpu.sm_count();
-  context.scratch = gpu.scratch(1);
-  context.scratch_bytes = gpu.scratch_bytes();
   context.exact = device.exact;
   gemm_w4a4_sm90(context, gemm);
 }
 
-LowBitWeight canonical(const PreparedWeight& w) {
-  return {w.n,
-          w.layout,
-          w.values.data(),
-          w.scales.data(),
-          w.outliers.data(),
-          w.outlier_scales.data(),
-          w.outliers_fp16.data()};
-}
-
 void run_linear_low_bit_general(const DeviceContext& device, const LinearLowBit& op) {
   linear_low_bit_general(
-      {output(*const_cast<QuantizedActivations*>(op.x)), canonical(*op.w), matrix(op.y), op.accumulate},
+      {output(*const_cast<QuantizedActivations*>(op.x)), op.w->view(), matrix(op.y), op.accumulate},
       of(device).stream());
 }
 
@@ -233,30 +216,6 @@ constexpr Implementation<Attention> kAttention[] = {
 }  // namespace
 }  // namespace cuda
 
-PreparedWeight cuda_prepare(const DeviceContext& device, const LowBitWeight& weight, int activation_bits,
-                            WeightLayout weight_layout) {
-  const ChannelLayout& layout = weight.layout;
-  const auto copy = [&](const auto* values, int64_t count) {
-    using T = std::remove_cvref_t<decltype(*values)>;
-    const std::span<const T> span(values, values == nullptr ? 0 : static_cast<size_t>(count));
-    return Buffer<T>::copy_of(span, device.memory);
-  };
-  PreparedWeight out;
-  out.n = weight.n;
-  out.layout = layout;
-  out.activation_bits = activation_bits;
-  out.weight_layout = WeightLayout::canonical;
-  out.values = copy(weight.values, weight.n * weight.row_bytes());
-  out.scales = copy(weight.scales, weight.n * layout.groups());
-  if (layout.outlier_type == OutlierType::int8) {
-    out.outliers = copy(weight.outliers, weight.n * layout.n_outlier);
-    out.outlier_scales = copy(weight.outlier_scales, layout.n_outlier == 0 ? 0 : weight.n);
-  } else {
-    out.outliers_fp16 = copy(weight.outliers_fp16, weight.n * layout.n_outlier);
-  }
-  return cuda_pack(device, std::move(out), weight_layout);
-}
-
 PreparedWeight cuda_pack(const DeviceContext& device, PreparedWeight canonical, WeightLayout weight_layout) {
   if (weight_layout == WeightLayout::canonical) return canonical;
   PreparedWeight tiles;
@@ -266,7 +225,7 @@ PreparedWeight cuda_pack(const DeviceContext& device, PreparedWeight canonical, 
   tiles.weight_layout = weight_layout;
   const cuda::WeightTiles shape{tiles.n, tiles.layout.groups(), tiles.layout.n_outlier};
   tiles.values = Buffer<uint8_t>(static_cast<size_t>(shape.bytes()), device.memory);
-  cuda::pack_weight({cuda::canonical(canonical), tiles.values.data()}, cuda::of(device).stream());
+  cuda::pack_weight({canonical.view(), tiles.values.data()}, cuda::of(device).stream());
   return tiles;
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention/config.h"
+#include "kernels/cuda/attention/fast_params.h"
 #include "kernels/cuda/attention/fragments.cuh"
 #include "kernels/cuda/runtime.h"
 #include "kernels/kv_view.h"
@@ -25,17 +26,7 @@
 /// are permuted to match. m only has to be near the maximum: it moves when a score exceeds it by kSlack.
 namespace atom::cuda {
 
-struct DecodeParams {
-  const void* q;
-  DType q_dtype;
-  int64_t q_stride;
-  void* out;
-  DType out_dtype;
-  int64_t out_stride;
-  const SequenceSpan* sequences;
-  KvLayerView cache;
-  int block_shift;
-  int group;
+struct DecodeParams : FastParams {
   int max_rows;
   int column_tiles;
   /// KV heads * column_tiles.
@@ -43,7 +34,6 @@ struct DecodeParams {
   int splits;
   /// sequences * tiles * splits.
   int n_items;
-  float scale;
   /// [n_items, 8 columns, 4 + head_dim]: maximum, sum, then, from the fourth on, weighted values.
   float* partials;
 };
@@ -232,7 +222,7 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
       ahead_key += kWarps * S::kKeys;
     }
     slot_ahead = slot_ahead + 1 == S::kStages ? 0 : slot_ahead + 1;
-    commit_copies();
+    async_commit();
   };
 #pragma unroll
   for (int i = 0; i < S::kStages - 1; ++i) issue();
@@ -283,7 +273,7 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
   const int matrix_row = lane % 16;
   const int matrix_chunk = lane / 16;
   for (int i = 0; i < item.n_stages; ++i) {
-    wait_for_copies<S::kStages - 2>();
+    async_wait<S::kStages - 2>();
     __syncwarp();
     issue();
     const uint32_t stage = ring + slot * S::kStageBytes;

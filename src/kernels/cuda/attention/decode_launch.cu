@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <bit>
 
 #include "kernels/cuda/attention/decode_kernel.cuh"
 #include "kernels/cuda/attention/launch.h"
@@ -37,35 +36,16 @@ void launch_dim(const AttentionContext& context, const AttentionArgs& args, cons
 void launch_decode(const AttentionContext& context, const AttentionArgs& args) {
   const AttentionShape shape = shape_of(args);
   const DecodePlan plan = plan_decode(shape, args.cache.format, context.sm_count);
-  DecodeParams params;
-  params.q = args.q;
-  params.q_dtype = args.q_dtype;
-  params.q_stride = args.q_stride;
-  params.out = args.out;
-  params.out_dtype = args.out_dtype;
-  params.out_stride = args.out_stride;
-  params.sequences = args.sequences;
-  params.cache = args.cache;
-  params.block_shift = std::countr_zero(static_cast<uint64_t>(args.cache.block_size));
-  params.group = static_cast<int>(shape.group());
+  DecodeParams params = {};
+  static_cast<FastParams&>(params) = fast_params(args);
   params.max_rows = static_cast<int>(max_decode_rows(shape));
   params.column_tiles = static_cast<int>(plan.column_tiles);
   params.tiles = static_cast<int>(args.cache.n_kv_heads * plan.column_tiles);
   params.n_items = static_cast<int>(plan.items);
   params.splits = static_cast<int>(plan.splits);
-  params.scale = args.scale;
   params.partials = static_cast<float*>(context.scratch);
-  switch (args.cache.format) {
-    case KvFormat::int4:
-      return launch_dim<KvFormat::int4>(context, args, plan, params);
-    case KvFormat::int8:
-      return launch_dim<KvFormat::int8>(context, args, plan, params);
-    case KvFormat::f16:
-      return launch_dim<KvFormat::f16>(context, args, plan, params);
-    case KvFormat::f32:
-      break;
-  }
-  throw Error("attention on CUDA: no fast kernel for this cache");
+  with_fast_format(args.cache.format,
+                   [&]<KvFormat kFormat>() { launch_dim<kFormat>(context, args, plan, params); });
 }
 
 }  // namespace atom::cuda

@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/kv_view.h"
 #include "tensor/dtype.h"
 
@@ -15,9 +16,9 @@
 /// subtracted, and the powers of two are part of factors that are applied anyway.
 namespace atom::cuda::fragments {
 
-__device__ inline uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
+using ptx::async_commit;
+using ptx::async_wait;
+using ptx::shared_address;
 
 /// 16 bytes to shared memory; zeros, and nothing is read, unless `valid`.
 __device__ inline void copy_16(uint32_t to, const void* from, bool valid) {
@@ -28,14 +29,6 @@ __device__ inline void copy_4(uint32_t to, const void* from, bool valid) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(valid ? 4 : 0)
                : "memory");
 }
-__device__ inline void commit_copies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-template <int kPending>
-__device__ inline void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
-
 /// Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
 __device__ inline void load_matrices(uint32_t address, uint32_t (&r)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention/config.h"
+#include "kernels/cuda/attention/fast_params.h"
 #include "kernels/cuda/attention/fragments.cuh"
 #include "kernels/cuda/attention/wgmma_f16.cuh"
 #include "kernels/cuda/ptx.cuh"
@@ -27,23 +28,12 @@
 /// put back.
 namespace atom::cuda {
 
-struct PrefillParams {
-  const void* q;
-  DType q_dtype;
-  int64_t q_stride;
-  void* out;
-  DType out_dtype;
-  int64_t out_stride;
-  const SequenceSpan* sequences;
-  KvLayerView cache;
-  int block_shift;
-  int group;
+struct PrefillParams : FastParams {
   int n_heads;
   int n_sequences;
   /// Sequences of so few rows are the decode kernel's.
   int max_decode_rows;
   int row_tiles;
-  float scale;
 };
 
 namespace prefill {
@@ -223,16 +213,16 @@ __device__ inline void produce(const PrefillParams& p, int what, uint32_t tiles,
           copy_16(stage + chunk_offset(r, thread % kChunks),
                   rows + (valid ? place : 0) * (kDim * 2) + thread % kChunks * 16, valid);
         }
-        commit_copies();
+        async_commit();
         // The tile before has arrived.
         if (tile > 0) {
-          wait_for_copies<1>();
+          async_wait<1>();
           finish(n - 1);
         }
         ++n;
         places = next_places;
       }
-      wait_for_copies<0>();
+      async_wait<0>();
       finish(n - 1);
     } else {
       // Thread r has row r of every tile. As soon as a word is widened, the next tile's is loaded.

@@ -2,30 +2,12 @@
 
 #include <cstdint>
 
-/// Warpgroup matrix instructions with fp16 operands (PTX ISA, "Asynchronous Warpgroup Level Matrix
-/// Instructions"). Operands in shared memory are tiles of rows of 128 bytes (64 elements), 16-byte chunk c of
-/// row r at chunk c ^ (r % 8): the 128-byte swizzle; tiles are aligned to 1024 bytes.
+#include "kernels/cuda/wgmma.cuh"
+
+/// Warpgroup matrix instructions with fp16 operands; 16 steps of K are 32 bytes, or 16 rows of an MN-major
+/// operand.
 namespace atom::cuda::wgmma {
 
-/// Descriptor of an operand. K-major (rows are the M or N index, 64 of the K index a row): 8 rows are
-/// 1024 bytes, and 16 steps of K are 32 bytes further; `leading` is not used. MN-major (rows are the K
-/// index): `leading` is the distance to the next 64 of the N index, and 16 steps of K are 2048 bytes further.
-__device__ __forceinline__ uint64_t descriptor(uint32_t shared_address, uint32_t leading = 16) {
-  return static_cast<uint64_t>((shared_address & 0x3FFFFu) >> 4) | static_cast<uint64_t>(leading >> 4) << 16 |
-         static_cast<uint64_t>(1024 >> 4) << 32 | uint64_t{1} << 62;
-}
-
-/// Orders accesses to registers and shared memory before the matrix instructions that follow.
-__device__ __forceinline__ void fence() {
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-__device__ __forceinline__ void commit() {
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-template <int kPending>
-__device__ __forceinline__ void wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
 /// Makes ordinary stores to shared memory visible to matrix instructions.
 __device__ __forceinline__ void fence_stores() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

@@ -44,21 +44,12 @@ __device__ uint32_t word(Noise noise, uint32_t r, uint64_t byte) {
   switch (noise) {
     case Noise::bytes:
       return r;
-    case Noise::int4: {
-      // Sign extension of the low nibble of each byte: (n ^ 8) - 8.
-      const uint32_t nibbles = (r & 0x0F0F0F0Fu) ^ 0x08080808u;
-      return __vsub4(nibbles, 0x08080808u);
-    }
     case Noise::e4m3:
       return r & 0xBFBFBFBFu;
     case Noise::f16:
       return half_bits(uniform(r) - 0.5f) | half_bits(uniform(r >> 16) - 0.5f) << 16;
     case Noise::bf16:
       return bfloat16_bits(uniform(r) - 0.5f) | bfloat16_bits(uniform(r >> 16) - 0.5f) << 16;
-    case Noise::f32:
-      return __float_as_uint(uniform(r) - 0.5f);
-    case Noise::f16_scales:
-      return scale_bits(r);
     case Noise::f32_scales:
       return __float_as_uint(0.005f + 0.01f * uniform(r));
     case Noise::tiles:

@@ -1,4 +1,5 @@
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/record.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda_bench.h"
 
@@ -26,19 +27,9 @@ CudaRecording::CudaRecording(const DeviceContext& device, const std::function<vo
   ATOM_CUDA_CHECK(cudaEventCreate(&impl_->end));
   launch(0);
   cuda::of(device).synchronize();
-  ATOM_CUDA_CHECK(cudaStreamBeginCapture(impl_->stream, cudaStreamCaptureModeThreadLocal));
-  cudaGraph_t graph = nullptr;
-  try {
+  impl_->graph = cuda::record(impl_->stream, [&] {
     for (int64_t i = 0; i < launches; ++i) launch(i);
-  } catch (...) {
-    cudaStreamEndCapture(impl_->stream, &graph);
-    if (graph != nullptr) cudaGraphDestroy(graph);
-    throw;
-  }
-  ATOM_CUDA_CHECK(cudaStreamEndCapture(impl_->stream, &graph));
-  const cudaError_t status = cudaGraphInstantiate(&impl_->graph, graph, 0);
-  cudaGraphDestroy(graph);
-  cuda::check(status, "cudaGraphInstantiate");
+  });
 }
 
 CudaRecording::~CudaRecording() = default;

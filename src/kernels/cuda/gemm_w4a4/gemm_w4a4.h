@@ -35,8 +35,6 @@ struct GemmW4A4 {
 struct GemmContext {
   cudaStream_t stream = nullptr;
   int sm_count = 132;
-  void* scratch = nullptr;  ///< Device memory; no kernel needs any at present
-  size_t scratch_bytes = 0;
   bool exact =
       true;  ///< K in one accumulator, in the contract's order: bit-identical with the CPU. Otherwise K may
              ///< be split in a fixed order: deterministic, within 2^-20 of the sum of |qx qw| sx sw

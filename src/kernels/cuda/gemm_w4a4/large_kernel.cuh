@@ -5,10 +5,12 @@
 #include <cuda_fp16.h>
 #include <type_traits>
 
+#include "kernels/cuda/gemm_w4a4/large_device.cuh"
 #include "kernels/cuda/gemm_w4a4/large_tile.cuh"
-#include "kernels/cuda/gemm_w4a4/large_wgmma.cuh"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/runtime.h"
+#include "kernels/cuda/wgmma.cuh"
 #include "tensor/dtype.h"
 
 /// gemm_w4a4_sm90 for many tokens: Y[tokens, n] = X · W^T, computed as Y^T = W · X^T so that the weights are
@@ -90,12 +92,12 @@ __device__ __forceinline__ void unpack(uint32_t (&a)[4][4], const uint4& v0, con
 /// Four steps of 32 channels: 64 rows x 2 kSums tokens of a group.
 template <int kSums>
 __device__ __forceinline__ void multiply(int (&d)[kSums], const uint32_t (&a)[4][4], uint64_t tokens) {
-  wgmma_fence();
-  wgmma<0>(d, a[0], tokens);
-  wgmma<1>(d, a[1], tokens + 2);
-  wgmma<1>(d, a[2], tokens + 4);
-  wgmma<1>(d, a[3], tokens + 6);
-  wgmma_commit();
+  wgmma::fence();
+  wgmma::multiply(d, a[0], tokens, 0);
+  wgmma::multiply(d, a[1], tokens + 2, 1);
+  wgmma::multiply(d, a[2], tokens + 4, 1);
+  wgmma::multiply(d, a[3], tokens + 6, 1);
+  wgmma::commit();
 }
 
 /// acc = fma(float(sum), sx * sw, acc) for the sums of 8 tokens; w0 and w1 are the scales of the lane's rows
@@ -180,13 +182,13 @@ struct Consumer {
     stage += T::kStageBytes, barrier += 8;
     if (stage == end) stage -= T::kStages * T::kStageBytes, barrier -= T::kStages * 8, parity ^= 1;
   }
-  __device__ void wait() const { wait_at(barrier, parity); }
-  __device__ uint64_t tokens() const { return tokens_descriptor(stage + tokens_at); }
+  __device__ void wait() const { ptx::barrier_wait_at(barrier, parity); }
+  __device__ uint64_t tokens() const { return wgmma::descriptor(stage + tokens_at); }
   /// Says that this warp is done with the stage whose `full` barrier this is.
   __device__ static void release(uint32_t barrier, int lane) {
     __syncwarp();
     if constexpr (T::kCluster == 1) {
-      if (lane == 0) arrive_at(barrier + T::kStages * 8);
+      if (lane == 0) ptx::barrier_arrive_at(barrier + T::kStages * 8);
     } else {
       if (lane < T::kCluster) arrive_remote_at(barrier + T::kStages * 8, lane);
     }
@@ -212,7 +214,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
     ptx::cluster_arrive();
     ptx::cluster_wait();
   }
-  ptx::launch_dependents();
+  launch_dependents();
 
   const int row_clusters = (p.row_tiles + T::kCluster - 1) / T::kCluster;
   const int items = row_clusters * p.token_tiles;
@@ -230,7 +232,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
         const Place place = place_of(first_item, row_clusters, p.token_tiles, p.super);
         for (int u = 0; u < ahead; ++u) producer.weights(u, place.row_tile * T::kCluster + rank, u);
       }
-      ptx::dependency_wait();
+      wait_for_dependencies();
       bool reuse = false;
       for (int item = first_item; item < items; item += item_step) {
         const Place place = place_of(item, row_clusters, p.token_tiles, p.super);
@@ -248,7 +250,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
     }
   } else {
     if constexpr (T::kResize) grow_registers<T::kConsumerRegisters>();
-    ptx::dependency_wait();
+    wait_for_dependencies();
     const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int row_group = warpgroup / T::kTokenGroups, token_group = warpgroup % T::kTokenGroups;
     Consumer<T> ring(ptx::shared_address(shared), row_group, token_group, warp, lane);
@@ -301,7 +303,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
               ring.wait();
               fetch(0);
             }
-            wgmma_wait<0>();
+            wgmma::wait<0>();
             claim(d[0]);
             add(acc[0][part], d[0], s[0], sx + part * T::kPart * 4, u0, u1);
           }
@@ -321,7 +323,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
           const uint32_t sx = ring.stage + ring.sx_at, barrier = ring.barrier;
           const uint64_t tokens = ring.tokens();
           if constexpr (!kFirst) {
-            wgmma_wait<0>();
+            wgmma::wait<0>();
             claim(d[1]);
           }
           multiply(d[0], a[kNow], tokens);
@@ -338,7 +340,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
             fetch(0);
           }
           multiply(d[1], a[kNow], tokens + 512);
-          wgmma_wait<1>();
+          wgmma::wait<1>();
           claim(d[0]);
           add(acc[0][0], d[0], s[0], sx, u0, u1);
           last_sx = sx + 256, last_w0 = u0, last_w1 = u1, last_barrier = barrier;
@@ -354,7 +356,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
           if (left == 0) break;
           step.template operator()<0, false>();
         }
-        wgmma_wait<0>();
+        wgmma::wait<0>();
         claim(d[1]);
         add(acc[0][1], d[1], s[1], last_sx, last_w0, last_w1);
         Consumer<T>::release(last_barrier, lane);
@@ -380,11 +382,11 @@ __global__ void __launch_bounds__(T::kThreads, 1)
               const uint32_t values = unit.stage + unit.values_at + block * 4096;
               v0 = load_vector(values), v1 = load_vector(values + 512);
               const uint32_t whole[2][4] = {{v0.x, v0.y, v0.z, v0.w}, {v1.x, v1.y, v1.z, v1.w}};
-              wgmma_fence();
-              wgmma<1>(d[0], whole[0], tokens);
-              wgmma<1>(d[0], whole[1], tokens + 2);
-              wgmma_commit();
-              wgmma_wait<0>();
+              wgmma::fence();
+              wgmma::multiply(d[0], whole[0], tokens, 1);
+              wgmma::multiply(d[0], whole[1], tokens + 2, 1);
+              wgmma::commit();
+              wgmma::wait<0>();
               claim(d[0]);
             }
             const uint32_t sx = first.stage + ring.sx_at + part * T::kPart * 4;

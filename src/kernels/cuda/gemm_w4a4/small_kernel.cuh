@@ -4,9 +4,10 @@
 #include <cstdint>
 
 #include "kernels/cuda/gemm_w4a4/convert.cuh"
-#include "kernels/cuda/gemm_w4a4/small_wgmma.cuh"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/runtime.h"
+#include "kernels/cuda/wgmma.cuh"
 
 /// W4A4 / W4A8 GEMM for 17 to 256 tokens: Y[tokens, n] = X · W^T, by wgmma as Y^T = W · X^T.
 ///
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(SmallShape<kTokens, kStages>::kThreads, kResid
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int rank = blockIdx.x % splits, tile = blockIdx.x / splits, m0 = blockIdx.y * kTokens;
   const int begin = p.units * rank / splits, end = p.units * (rank + 1) / splits;
-  ptx::launch_dependents();
+  launch_dependents();
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) ptx::barrier_init(&full[i], 1), ptx::barrier_init(&empty[i], 8);
     ptx::fence_barrier_init();
@@ -83,7 +84,7 @@ __global__ void __launch_bounds__(SmallShape<kTokens, kStages>::kThreads, kResid
       // Weights do not depend on the kernel before this one, activations do.
       const int count = end - begin, head = min(count, kStages);
       for (int i = 0; i < head; ++i) copy_weights(i);
-      ptx::dependency_wait();
+      wait_for_dependencies();
       for (int i = 0; i < head; ++i) copy_x(i);
       for (int i = head; i < count; ++i) {
         ptx::barrier_wait(&empty[i % kStages], (i / kStages - 1) & 1);
@@ -91,10 +92,10 @@ __global__ void __launch_bounds__(SmallShape<kTokens, kStages>::kThreads, kResid
         copy_x(i);
       }
     } else {
-      ptx::dependency_wait();
+      wait_for_dependencies();
     }
   } else {
-    ptx::dependency_wait();
+    wait_for_dependencies();
     int slot = 0, parity = 0;
     int sum[kHalves][kHalf / 2];
     const auto step = [&]<bool kNormal>(int unit) {
@@ -133,7 +134,7 @@ __global__ void __launch_bounds__(SmallShape<kTokens, kStages>::kThreads, kResid
           for (int s = 0; s < 2; ++s) wgmma::multiply(sum[h], a[s], x + h * 512 + half + s * 2, s + add);
       }
       wgmma::commit();
-      wgmma::wait();
+      wgmma::wait<0>();
       if (kNormal || unit + 1 == end) {
 #pragma unroll
         for (int h = 0; h < kHalves; ++h)

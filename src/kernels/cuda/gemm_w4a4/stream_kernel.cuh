@@ -5,6 +5,7 @@
 #include "kernels/cuda/gemm_w4a4/convert.cuh"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/runtime.h"
 
 /// W4A4 / W4A8 GEMM for 1 to 16 tokens: Y[tokens, n] = X · W^T, limited by reading W once.
 ///
@@ -68,7 +69,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   const int pass_rows = kExact ? 1 : (end - begin + passes - 1) / passes;
   const int first_row = kExact ? begin + warp : begin, row_step = kExact ? kWarps : pass_rows;
   const int first_unit = kExact ? 0 : warp, unit_step = kExact ? 1 : kWarps;
-  ptx::launch_dependents();
+  launch_dependents();
   if (threadIdx.x == 0) {
     ptx::barrier_init(&written[0], kWarps), ptx::barrier_init(&written[1], kWarps);
     ptx::fence_barrier_init();
@@ -135,7 +136,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     if (!copied_all()) copy_weights(i), advance();
     ptx::async_commit();
   }
-  ptx::dependency_wait();
+  wait_for_dependencies();
   {
     int row = first_row, unit = first_unit;
     for (int i = 0; i < kSlots; ++i, unit += unit_step) {

@@ -2,7 +2,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/quant/libraries.h"
+#include "kernels/cuda/libraries.h"
 #include "kernels/cuda/quant/quant.h"
 #include "kernels/cuda/quant/scales.cuh"
 #include "kernels/cuda/runtime.h"
@@ -21,7 +21,7 @@
 namespace atom::cuda::quant {
 namespace {
 
-constexpr int kBlock = 128;
+constexpr int kBlock = kLargestGpuGptqBlock;
 constexpr int kSlots = kBlock / 32;
 constexpr int kWarps = 16;
 constexpr int kGridPerSm = 3;

@@ -2,7 +2,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/quant/libraries.h"
+#include "kernels/cuda/libraries.h"
 #include "kernels/cuda/quant/quant.h"
 #include "kernels/cuda/runtime.h"
 

@@ -29,14 +29,6 @@ Matrix<float> random_matrix(int64_t rows, int64_t cols, uint64_t seed) {
   return out;
 }
 
-std::vector<int32_t> shuffled(int64_t n, uint64_t seed) {
-  std::vector<int32_t> order(static_cast<size_t>(n));
-  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
-  Random random(seed);
-  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
-  return order;
-}
-
 /// A low-bit weight in the memory of either device, poisoned where an op must write.
 struct Target {
   ChannelLayout layout;
@@ -112,8 +104,8 @@ class CudaQuantTest : public ::testing::Test {
     Matrix<float> gram(k, k), upper(k, k);
     run(cpu_, AddGram{x.view(), gram.view()});
     bool positive = false;
-    run(cpu_, InverseFactor{gram.view(), shuffled(k, seed).data(), 0.02 * static_cast<double>(k),
-                            upper.view(), &positive});
+    run(cpu_, InverseFactor{gram.view(), random_permutation(Random(seed), k).data(),
+                            0.02 * static_cast<double>(k), upper.view(), &positive});
     EXPECT_TRUE(positive);
     return upper;
   }
@@ -132,7 +124,7 @@ TEST_F(CudaQuantTest, CopiesAndGathersExactly) {
   for (int64_t r = 0; r < 7; ++r) {
     for (int64_t c = 0; c < 33; ++c) EXPECT_EQ(rows(r, c), x(3 + 6 * r, c));
   }
-  const std::vector<int32_t> order = shuffled(33, 2);
+  const std::vector<int32_t> order = random_permutation(Random(2), 33);
   const auto device_order = to_gpu(order);
   for (const DType type : {DType::f32, DType::f16, DType::bf16}) {
     std::vector<uint16_t> halves;
@@ -189,7 +181,7 @@ TEST_F(CudaQuantTest, InverseFactorIsTheCpus) {
     for (int64_t i = 0; i < k; ++i) {
       if (i != k / 2) gram(std::min(i, k / 2), std::max(i, k / 2)) = 0;
     }
-    const std::vector<int32_t> order = shuffled(k, 4);
+    const std::vector<int32_t> order = random_permutation(Random(4), k);
     const auto device_order = to_gpu(order);
     const Matrix<float> device_gram = to_gpu(gram);
     bool positive = false, device_positive = false;
@@ -295,7 +287,7 @@ TEST_F(CudaQuantTest, LossIsTheCpus) {
     spec.clip = 0.9f;
     const Matrix<float> x = random_matrix(77, layout.k, 3), weight = random_matrix(130, layout.k, 4);
     const Matrix<float> device_x = to_gpu(x), device_weight = to_gpu(weight);
-    const std::vector<int32_t> order = shuffled(layout.k, 4);
+    const std::vector<int32_t> order = random_permutation(Random(4), layout.k);
     const auto device_order = to_gpu(order);
     QuantizedActivations quantized, device_quantized(gpu_.memory);
     quantized.resize(77, spec);

@@ -5,11 +5,6 @@
 namespace atom {
 namespace {
 
-template <class Op>
-bool always(const DeviceContext&, const Op&) {
-  return true;
-}
-
 template <class Op, void (*function)(const DeviceContext&, const Op&)>
 constexpr Implementation<Op> kTable[] = {{"cuda", always<Op>, function}};
 

@@ -18,6 +18,7 @@
 
 #include "kernels/cuda/baseline/cublas_lt.h"
 #include "kernels/cuda/baseline/w4a16/config.h"
+#include "kernels/cuda/ptx.cuh"
 
 namespace atom::cuda::baseline::w4a16 {
 
@@ -42,10 +43,6 @@ struct Ring {
   static constexpr int kSumBytes = kTokens * kPitch * 4;
   static constexpr int kBytes = kStages * kStageBytes > kSumBytes ? kStages* kStageBytes : kSumBytes;
 };
-
-__device__ __forceinline__ uint32_t shared_address(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
 
 /// Copies 16 bytes, of which `valid` are read and the others zero.
 __device__ __forceinline__ void copy16(uint32_t to, const void* from, int valid) {
@@ -107,25 +104,25 @@ __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
   const int tile = static_cast<int>(blockIdx.x) / p.splits, row0 = tile * kTileRows;
   const int token0 = static_cast<int>(blockIdx.y) * kTokens;
   const int first = p.groups * rank / p.splits, count = p.groups * (rank + 1) / p.splits - first;
-  const uint32_t ring = shared_address(smem);
+  const uint32_t ring = ptx::shared_address(smem);
   const uint8_t* units = p.w + (static_cast<int64_t>(tile) * p.groups + first) * kUnitBytes;
 
 #pragma unroll
   for (int i = 0; i < R::kStages - 1; ++i) {
     if (i < count)
       load_stage<kTokens>(p, ring + i * R::kStageBytes, units + i * kUnitBytes, token0, first + i);
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    ptx::async_commit();
   }
   float acc[2][kTokens / 8][4] = {};
   for (int i = 0; i < count; ++i) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(R::kStages - 2) : "memory");
+    ptx::async_wait<R::kStages - 2>();
     __syncthreads();
     const int ahead = i + R::kStages - 1;
     if (ahead < count) {
       load_stage<kTokens>(p, ring + ahead % R::kStages * R::kStageBytes,
                           units + static_cast<int64_t>(ahead) * kUnitBytes, token0, first + ahead);
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    ptx::async_commit();
 
     const uint8_t* stage = smem + i % R::kStages * R::kStageBytes;
     // Rows warp * 32 + 8 * r + g.

@@ -2,28 +2,34 @@
 
 #include <cstdint>
 
-/// `wgmma` for the small-M GEMM: s8 x s8 to s32, 64 rows by kTokens tokens by 32 channels, A (weights) from
-/// registers, B (activations) from shared memory (PTX ISA 8, "Asynchronous Warpgroup Level Matrix
-/// Instructions").
+/// Warpgroup matrix instructions (PTX ISA 8, "Asynchronous Warpgroup Level Matrix Instructions"): what all
+/// kernels use, and products of INT8. Operands in shared memory are tiles of rows of 128 bytes, 16-byte chunk
+/// c of row r at chunk c ^ (r % 8): the 128-byte swizzle; tiles are aligned to 1024 bytes.
 namespace atom::cuda::wgmma {
 
+/// Orders accesses to registers and shared memory before the matrix instructions that follow.
 __device__ __forceinline__ void fence() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
 __device__ __forceinline__ void commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
+/// Waits until at most kPending committed groups are under way.
+template <int kPending>
 __device__ __forceinline__ void wait() {
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-/// Descriptor of a B operand: rows of 128 bytes in the 128-byte swizzle, 8 rows an atom, atoms 1024 bytes
-/// apart. The next 32 channels are 2 further, the next 64 tokens 512.
-__device__ __forceinline__ uint64_t descriptor(uint32_t shared_address) {
-  return ((shared_address & 0x3FFFF) >> 4) | (uint64_t{1} << 16) | (uint64_t{64} << 32) | (uint64_t{1} << 62);
+/// Descriptor of an operand. K-major (rows are the M or N index): 8 rows are 1024 bytes, 64 rows 512 in units
+/// of the descriptor; the next 32 bytes of K are 2 further; `leading` is not used. MN-major (rows are the K
+/// index): `leading` is the distance to the next 128 bytes of the N index.
+__device__ __forceinline__ uint64_t descriptor(uint32_t shared_address, uint32_t leading = 16) {
+  return static_cast<uint64_t>((shared_address & 0x3FFFFu) >> 4) | static_cast<uint64_t>(leading >> 4) << 16 |
+         static_cast<uint64_t>(1024 >> 4) << 32 | uint64_t{1} << 62;
 }
 
-/// d = a b, or d + a b when `add` is not 0.
+/// d [64 rows, 32 or 64 tokens] = a b, or d + a b when `add` is not 0: s8 operands, 32 channels, s32 sums. a
+/// from registers, b K-major.
 __device__ __forceinline__ void multiply(int (&d)[16], const uint32_t (&a)[4], uint64_t b, int add) {
   asm volatile(
       "{\n.reg .pred add;\nsetp.ne.b32 add, %21, 0;\n"
