@@ -49,7 +49,7 @@ void DeviceOptions::add_to(CLI::App& command, bool with_fast) {
       "processor has)");
   command.add_option(
       "--device", device,
-      "cpu, or cuda[:N] in builds with CUDA (default: cpu; docs/gpu.md says what a GPU can do so far)");
+      "cpu, or cuda[:N] in builds with CUDA (default: the first GPU, where there is one and no --isa)");
   if (!with_fast) return;
   command.add_flag(
       "--fast", fast,
@@ -59,9 +59,16 @@ void DeviceOptions::add_to(CLI::App& command, bool with_fast) {
 
 namespace {
 
-/// The number of the GPU that `device` names; none for the CPU. Throws UsageError.
-std::optional<int> gpu_index(const std::string& device) {
-  if (device.empty() || device == "cpu") return std::nullopt;
+/// The number of the GPU that `--device` names, or that is taken where nothing else is asked for; none for
+/// the CPU. Throws UsageError.
+std::optional<int> gpu_index(const DeviceOptions& options) {
+  const std::string& device = options.device;
+  if (device.empty()) {
+    if (options.isa.empty() && cuda_device_count() > 0) return 0;
+    return std::nullopt;
+  }
+  if (device == "cpu") return std::nullopt;
+  if (!options.isa.empty()) throw UsageError("--isa is of the CPU's kernels: it needs --device cpu");
   if (device == "cuda") return 0;
   constexpr std::string_view kPrefix = "cuda:";
   if (device.rfind(kPrefix, 0) == 0) {
@@ -78,7 +85,7 @@ std::optional<int> gpu_index(const std::string& device) {
 Device::Device(const DeviceOptions& options) : pool_(thread_count(options.threads)) {
   context_.pool = &pool_;
   context_.isa = options.isa.empty() ? detect_cpu_isa() : parse_cpu_isa(options.isa);
-  if (const std::optional<int> index = gpu_index(options.device)) {
+  if (const std::optional<int> index = gpu_index(options)) {
     CudaHandle gpu = open_cuda(*index);
     gpu_ = std::move(gpu.device);
     context_.cuda = gpu_.get();
@@ -88,7 +95,7 @@ Device::Device(const DeviceOptions& options) : pool_(thread_count(options.thread
     spdlog::info("{}, {} kernels", description_, context_.exact ? "exact" : "fast");
     return;
   }
-  if (options.fast) throw UsageError("--fast is of the GPU's kernels: it needs --device cuda");
+  if (options.fast) throw UsageError("--fast is of the GPU's kernels: it needs a GPU");
   description_ = "cpu";
   spdlog::info("cpu with {} ({} thread{})", name_of(context_.isa), pool_.size(),
                pool_.size() == 1 ? "" : "s");

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "common.h"
+#include "tensor/memory.h"
 
 namespace {
 
@@ -98,6 +99,8 @@ int main(int argc, char** argv) {
     return report(error.what(), kUsage);
   } catch (const atom::Interrupted& error) {
     return report(error.what(), kInterrupted);
+  } catch (const atom::OutOfDeviceMemory& error) {
+    return report(error.what(), kFailure);
   } catch (const std::bad_alloc&) {
     return report("out of memory", kFailure);
   } catch (const std::exception& error) {

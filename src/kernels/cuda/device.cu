@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <new>
 
 #include "kernels/cuda.h"
 #include "kernels/cuda/device.h"
@@ -59,13 +58,14 @@ Device::~Device() {
 void* Device::allocate(size_t bytes) {
   void* data = nullptr;
   const cudaError_t status = cudaMalloc(&data, bytes);
-  if (status == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    throw std::bad_alloc();
-  }
-  check(status, "cudaMalloc");
   size_t free = 0, total = 0;
   ATOM_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw OutOfDeviceMemory(fmt::format(
+        "cuda:{} is out of memory: {} more bytes asked for, {} of {} are free", index_, bytes, free, total));
+  }
+  check(status, "cudaMalloc");
   peak_memory_ = std::max(peak_memory_, total - free);
   ATOM_CUDA_CHECK(cudaMemsetAsync(data, 0, bytes, stream_));
   return data;
