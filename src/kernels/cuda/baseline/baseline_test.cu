@@ -378,9 +378,20 @@ TEST(W4A16Config, FillsTheChip) {
   EXPECT_EQ(w4a16::choose(64, 57344, 8192, 132).tokens, 64);
   for (int64_t m = 1; m <= w4a16::kMaxTokens; ++m) {
     const auto config = w4a16::choose(m, 256, 128, 132);
-    EXPECT_GE(config.tokens, m);
+    EXPECT_GE(config.tokens, std::min(m, w4a16::kTileTokens));
     EXPECT_EQ(config.splits, 1);  // a single group cannot be split
   }
+}
+
+TEST(W4A16Layout, HasAPlaceForEveryNibble) {
+  std::vector<int> seen(w4a16::kTileRows * w4a16::kGroup);
+  for (int byte = 0; byte < w4a16::kValueBytes; ++byte) {
+    for (const bool high : {false, true}) {
+      const auto place = w4a16::nibble_place(byte, high);
+      ++seen[static_cast<size_t>(place.row * w4a16::kGroup + place.channel)];
+    }
+  }
+  for (const int count : seen) ASSERT_EQ(count, 1);
 }
 
 }  // namespace

@@ -12,8 +12,9 @@
 /// in its order, so results are bit-identical (docs/numerics.md); where that is not so, the op says it. A
 /// call whose arguments break a stated condition, or whose launch fails, throws Error. Nothing is allocated.
 ///
-/// Kernels are launched with programmatic dependent launch: what an op is given as a weight, a permutation, a
-/// table or cosines may be read before the kernel ahead of it in the stream has ended; all else is not.
+/// Kernels are launched with programmatic dependent launch: what an op is given as a weight, a permutation,
+/// cosines, positions or slots may be read before the kernel ahead of it in the stream has ended, so kernels
+/// must not write them (copies may); all else is not.
 namespace atom::cuda {
 
 /// A row-major float matrix in f32, f16 or bf16; row r begins at element r * stride.

@@ -3,8 +3,9 @@
 // for the cache. A row is one head of q, k or v of a token. Fast form, d = 32, 64, 128 or 256: d / 4 lanes a
 // row (32 at most), each with kPairs pairs of neighbours (2i, 2i + 1) of the lower half and their partners of
 // the upper one, so that RoPE needs no exchange, the butterflies of distance 2 ... d/4 are shuffles, and a
-// lane packs whole bytes. General form, any even d: a warp a row in shared memory. Minimum and maximum by
-// shuffles: their order does not matter. Every float operation is that of the reference (reference/rope.cpp).
+// lane packs whole bytes; one or four rows of a token each, whose angles they share. General form, any even
+// d: a warp a row in shared memory. Minimum and maximum by reductions of the warp: their order does not
+// matter. Every float operation is that of the reference (reference/rope.cpp).
 // Source: Atom, section 4.4; docs/numerics.md.
 
 #include <bit>
@@ -19,6 +20,8 @@ namespace {
 using namespace fused;
 
 constexpr int kThreads = 128;
+/// Rows a multiprocessor up to which each warp takes one: as many as its warps.
+constexpr int kFewRows = 64;
 
 struct Rope {
   RopeAppendArgs args;
@@ -28,34 +31,42 @@ struct Rope {
   int64_t rows;
 };
 
+/// Where a token lies in the cache.
+struct Place {
+  int64_t page;
+  int in_page;
+  bool is_stored;
+
+  __device__ Place(const RopeAppendArgs& args, int64_t token) {
+    const int64_t slot = args.slots[token], size = args.cache.block_size;
+    is_stored = slot >= 0;
+    page = is_stored ? slot / size : 0;
+    in_page = static_cast<int>(slot - page * size);
+  }
+};
+
 /// Where a row comes from and goes to.
 struct Row {
   enum class Kind { query, key, value } kind;
-  int64_t token;
   const float* from;
   /// Index of the row in the cache; negative: not stored.
   int64_t cache_row;
 
-  __device__ Row(const Rope& a, int64_t index) {
-    const RopeAppendArgs& args = a.args;
-    const int64_t d = args.cache.head_dim;
-    token = index / a.rows;
-    int64_t head = index % a.rows;
+  /// The token's row `head`, counted over q, k and v.
+  __device__ Row(const RopeAppendArgs& args, int64_t token, int head, const Place& place) {
+    const int d = static_cast<int>(args.cache.head_dim);
+    const int n_heads = static_cast<int>(args.n_heads), n_kv_heads = static_cast<int>(args.cache.n_kv_heads);
     cache_row = -1;
-    if (head < args.n_heads) {
+    if (head < n_heads) {
       kind = Kind::query;
       from = args.q + token * args.q_stride + head * d;
       return;
     }
-    head -= args.n_heads;
-    kind = head < args.cache.n_kv_heads ? Kind::key : Kind::value;
-    if (kind == Kind::value) head -= args.cache.n_kv_heads;
+    head -= n_heads;
+    kind = head < n_kv_heads ? Kind::key : Kind::value;
+    if (kind == Kind::value) head -= n_kv_heads;
     from = (kind == Kind::key ? args.k + token * args.k_stride : args.v + token * args.v_stride) + head * d;
-    const int64_t slot = args.slots[token];
-    if (slot >= 0) {
-      cache_row = (slot / args.cache.block_size * args.cache.n_kv_heads + head) * args.cache.block_size +
-                  slot % args.cache.block_size;
-    }
+    if (place.is_stored) cache_row = (place.page * n_kv_heads + head) * args.cache.block_size + place.in_page;
   }
   __device__ uint8_t* cache(const KvLayerView& view, int64_t row_bytes) const {
     std::byte* base = kind == Kind::key ? view.keys : view.values;
@@ -75,125 +86,196 @@ __device__ uint16_t cache_half(float x) {
   return narrow<Half>(numerics::finite_half(x)).bits;
 }
 
-/// kLanes lanes a row of kLanes * kPairs * 4 elements: lane l has x[p][0], x[p][1] = elements 2(l + p *
+/// Least and largest value of a row's lanes; none is NaN.
+struct Range {
+  float low, high;
+};
+template <int kLanes>
+__device__ Range row_range(Range own) {
+  if constexpr (kLanes == 32) {
+    // Integers in the order of the floats.
+    const auto ordered = [](int bits) { return bits ^ (bits >> 31 & 0x7FFFFFFF); };
+    const int low = __reduce_min_sync(~0u, ordered(__float_as_int(own.low)));
+    const int high = __reduce_max_sync(~0u, ordered(__float_as_int(own.high)));
+    return {__int_as_float(ordered(low)), __int_as_float(ordered(high))};
+  } else {
+#pragma unroll
+    for (int distance = kLanes / 2; distance > 0; distance /= 2) {
+      own.low = fminf(own.low, __shfl_xor_sync(~0u, own.low, distance));
+      own.high = fmaxf(own.high, __shfl_xor_sync(~0u, own.high, distance));
+    }
+    return own;
+  }
+}
+
+/// Sum and difference in place.
+__device__ void butterfly(float& low, float& high) {
+  const float sum = low + high;
+  high = low - high;
+  low = sum;
+}
+
+/// A lane's part of a row of kLanes * kPairs * 4 elements: x[p][0], x[p][1] are the elements 2(lane + p *
 /// kLanes) and the next, of the lower half, x[p][2], x[p][3] the same of the upper half.
 template <int kLanes, int kPairs>
-__global__ void __launch_bounds__(kThreads) rope_append_kernel(const Rope a) {
-  constexpr int kDim = kLanes * kPairs * 4, kHalf = kDim / 2;
-  launch_dependents();
-  wait_for_dependencies();
-  const RopeAppendArgs& args = a.args;
-  const int64_t index = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kLanes;
-  const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  const bool real = index < args.tokens * a.rows;
-  const Row row(a, real ? index : 0);
-  const auto place = [&](int p) { return 2 * (lane + p * kLanes); };
-
+struct Part {
+  static constexpr int kDim = kLanes * kPairs * 4, kHalf = kDim / 2;
   float x[kPairs][4];
+
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % kLanes; }
+  __device__ static int place(int p) { return 2 * (lane() + p * kLanes); }
+
+  __device__ void load(const float* from) {
 #pragma unroll
-  for (int p = 0; p < kPairs; ++p) {
-    const float2 low = *reinterpret_cast<const float2*>(row.from + place(p));
-    const float2 high = *reinterpret_cast<const float2*>(row.from + kHalf + place(p));
-    x[p][0] = low.x, x[p][1] = low.y, x[p][2] = high.x, x[p][3] = high.y;
+    for (int p = 0; p < kPairs; ++p) {
+      const float2 low = *reinterpret_cast<const float2*>(from + place(p));
+      const float2 high = *reinterpret_cast<const float2*>(from + kHalf + place(p));
+      x[p][0] = low.x, x[p][1] = low.y, x[p][2] = high.x, x[p][3] = high.y;
+    }
   }
-  // Whole warps take part in the shuffles below, rows of v and rows past the end too; their results are
-  // dropped.
-  const bool turn = row.kind != Row::Kind::value;
-  const int64_t position = args.positions[row.token];
-  float y[kPairs][4];
+  __device__ void store(float* to) const {
 #pragma unroll
-  for (int p = 0; p < kPairs; ++p) {
-    const float2 cosine = *reinterpret_cast<const float2*>(args.cos + position * kHalf + place(p));
-    const float2 sine = *reinterpret_cast<const float2*>(args.sin + position * kHalf + place(p));
-    const auto first = numerics::rotate(x[p][0], x[p][2], cosine.x, sine.x);
-    const auto second = numerics::rotate(x[p][1], x[p][3], cosine.y, sine.y);
-    y[p][0] = first.first, y[p][2] = first.second, y[p][1] = second.first, y[p][3] = second.second;
+    for (int p = 0; p < kPairs; ++p) {
+      *reinterpret_cast<float2*>(to + place(p)) = make_float2(x[p][0], x[p][1]);
+      *reinterpret_cast<float2*>(to + kHalf + place(p)) = make_float2(x[p][2], x[p][3]);
+    }
   }
-  if (args.rotate) {
-    const auto butterfly = [](float& low, float& high) {
-      const float sum = low + high;
-      high = low - high;
-      low = sum;
-    };
+  __device__ void turn(const float2 (&cosine)[kPairs], const float2 (&sine)[kPairs]) {
 #pragma unroll
-    for (int p = 0; p < kPairs; ++p) butterfly(y[p][0], y[p][1]), butterfly(y[p][2], y[p][3]);
+    for (int p = 0; p < kPairs; ++p) {
+      const auto first = numerics::rotate(x[p][0], x[p][2], cosine[p].x, sine[p].x);
+      const auto second = numerics::rotate(x[p][1], x[p][3], cosine[p].y, sine[p].y);
+      x[p][0] = first.first, x[p][2] = first.second, x[p][1] = second.first, x[p][3] = second.second;
+    }
+  }
+  /// By whole warps.
+  __device__ void hadamard(float norm) {
+#pragma unroll
+    for (int p = 0; p < kPairs; ++p) butterfly(x[p][0], x[p][1]), butterfly(x[p][2], x[p][3]);
 #pragma unroll
     for (int distance = 1; distance < kLanes; distance *= 2) {
-      const bool upper = (lane & distance) != 0;
+      const float sign = (lane() & distance) != 0 ? -1.0f : 1.0f;
 #pragma unroll
       for (int p = 0; p < kPairs; ++p) {
-        for (float& own : y[p]) {
-          const float other = __shfl_xor_sync(~0u, own, distance);
-          own = upper ? other - own : own + other;
-        }
+        // other - own in the upper lane, own + other in the lower one: the product is exact.
+        for (float& own : x[p]) own = fmaf(own, sign, __shfl_xor_sync(~0u, own, distance));
       }
     }
     if constexpr (kPairs == 2) {
-      for (int i = 0; i < 4; ++i) butterfly(y[0][i], y[1][i]);
+      for (int i = 0; i < 4; ++i) butterfly(x[0][i], x[1][i]);
     }
     static_assert(kPairs <= 2);
 #pragma unroll
-    for (int p = 0; p < kPairs; ++p) butterfly(y[p][0], y[p][2]), butterfly(y[p][1], y[p][3]);
+    for (int p = 0; p < kPairs; ++p) butterfly(x[p][0], x[p][2]), butterfly(x[p][1], x[p][3]);
 #pragma unroll
     for (int p = 0; p < kPairs; ++p) {
-      for (float& own : y[p]) own *= a.norm;
+      for (float& own : x[p]) own *= norm;
     }
   }
-#pragma unroll
-  for (int p = 0; p < kPairs; ++p) {
-    for (int i = 0; i < 4; ++i) x[p][i] = turn ? y[p][i] : x[p][i];
-  }
-
-  const KvFormat format = args.cache.format;
-  numerics::KvParams params{};
-  const float levels = format == KvFormat::int4 ? 15.0f : 255.0f;
-  if (is_quantized(format)) {
-    float low = INFINITY, high = -INFINITY;
+  /// By whole warps.
+  __device__ Range range() const {
+    Range own{INFINITY, -INFINITY};
 #pragma unroll
     for (int p = 0; p < kPairs; ++p) {
-      for (const float f : x[p]) low = fminf(low, f), high = fmaxf(high, f);
+      for (const float f : x[p]) own = {fminf(own.low, f), fmaxf(own.high, f)};
     }
-#pragma unroll
-    for (int distance = kLanes / 2; distance > 0; distance /= 2) {
-      low = fminf(low, __shfl_xor_sync(~0u, low, distance));
-      high = fmaxf(high, __shfl_xor_sync(~0u, high, distance));
-    }
-    params = numerics::kv_params(low, high, levels);
+    return row_range<kLanes>(own);
   }
-  if (!real) return;
-  if (row.kind == Row::Kind::query) {
-    float* q = const_cast<float*>(row.from);
+  __device__ void store_cache(KvFormat format, float minimum, float inverse, float levels,
+                              uint8_t* out) const {
+    const auto q = [&](float f) { return quantize_bits(f - minimum, inverse, 0.0f, levels) & 0xFFu; };
 #pragma unroll
     for (int p = 0; p < kPairs; ++p) {
-      *reinterpret_cast<float2*>(q + place(p)) = make_float2(x[p][0], x[p][1]);
-      *reinterpret_cast<float2*>(q + kHalf + place(p)) = make_float2(x[p][2], x[p][3]);
-    }
-    return;
-  }
-  if (row.cache_row < 0) return;
-  const float inverse = numerics::inverse_scale(params.scale);
-  const auto q = [&](float f) { return quantize_bits(f - params.minimum, inverse, 0.0f, levels) & 0xFFu; };
-  uint8_t* out = row.cache(args.cache, int64_t{kDim} * bits_of(format) / 8);
-  if (is_quantized(format) && lane == 0) *row.params(args.cache) = pack_params(params);
 #pragma unroll
-  for (int p = 0; p < kPairs; ++p) {
-    for (int half = 0; half < 2; ++half) {
-      const float first = x[p][2 * half], second = x[p][2 * half + 1];
-      const int at = half * kHalf + place(p);
-      switch (format) {
-        case KvFormat::f32:
-          *reinterpret_cast<float2*>(out + 4 * at) = make_float2(first, second);
-          break;
-        case KvFormat::f16:
-          *reinterpret_cast<ushort2*>(out + 2 * at) = make_ushort2(cache_half(first), cache_half(second));
-          break;
-        case KvFormat::int8:
-          *reinterpret_cast<uint16_t*>(out + at) = static_cast<uint16_t>(q(first) | q(second) << 8);
-          break;
-        case KvFormat::int4:
-          out[at / 2] = static_cast<uint8_t>(q(first) | q(second) << 4);
-          break;
+      for (int half = 0; half < 2; ++half) {
+        const float first = x[p][2 * half], second = x[p][2 * half + 1];
+        const int at = half * kHalf + place(p);
+        switch (format) {
+          case KvFormat::f32:
+            *reinterpret_cast<float2*>(out + 4 * at) = make_float2(first, second);
+            break;
+          case KvFormat::f16:
+            *reinterpret_cast<ushort2*>(out + 2 * at) = make_ushort2(cache_half(first), cache_half(second));
+            break;
+          case KvFormat::int8:
+            *reinterpret_cast<uint16_t*>(out + at) = static_cast<uint16_t>(q(first) | q(second) << 8);
+            break;
+          case KvFormat::int4:
+            out[at / 2] = static_cast<uint8_t>(q(first) | q(second) << 4);
+            break;
+        }
       }
+    }
+  }
+};
+
+/// kLanes lanes take kRows neighbouring rows of a token, blockIdx.x, and load all of them first.
+template <int kLanes, int kPairs, int kRows>
+__global__ void __launch_bounds__(kThreads) rope_append_kernel(const Rope a) {
+  using RowPart = Part<kLanes, kPairs>;
+  const RopeAppendArgs& args = a.args;
+  launch_dependents();
+  const int64_t token = blockIdx.x;
+  const int rows = static_cast<int>(a.rows);
+  const int first = static_cast<int>((blockIdx.y * kThreads + threadIdx.x) / kLanes) * kRows;
+  const Place place(args, token);
+  const int64_t angle = args.positions[token] * int64_t{RowPart::kHalf};
+  float2 cosine[kPairs], sine[kPairs];
+#pragma unroll
+  for (int p = 0; p < kPairs; ++p) {
+    cosine[p] = *reinterpret_cast<const float2*>(args.cos + angle + RowPart::place(p));
+    sine[p] = *reinterpret_cast<const float2*>(args.sin + angle + RowPart::place(p));
+  }
+  wait_for_dependencies();
+
+  // Whole warps take part in shuffles, those of rows past the end too: theirs is row 0.
+  RowPart parts[kRows];
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    parts[i].load(Row(args, token, first + i < rows ? first + i : 0, place).from);
+  }
+  const KvFormat format = args.cache.format;
+  const float levels = format == KvFormat::int4 ? 15.0f : 255.0f;
+  using Kind = Row::Kind;
+  const auto row_at = [&](int i) { return Row(args, token, first + i < rows ? first + i : 0, place); };
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    const bool turns = row_at(i).kind != Kind::value;
+    if (!__any_sync(~0u, turns)) continue;
+    RowPart turned = parts[i];
+    turned.turn(cosine, sine);
+    if (args.rotate) turned.hadamard(a.norm);
+    if (turns) parts[i] = turned;
+  }
+  // The divisions of all rows at once: lane i % kRows of a row's lanes has those of the i-th.
+  numerics::KvParams params{};
+  float inverse = 0.0f;
+  const int mine = RowPart::lane() % kRows;
+  if (is_quantized(format) && __any_sync(~0u, first + kRows > args.n_heads)) {
+    Range range{};
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const Range of_row = parts[i].range();
+      if (mine == i) range = of_row;
+    }
+    params = numerics::kv_params(range.low, range.high, levels);
+    inverse = numerics::inverse_scale(params.scale);
+    const Row row = row_at(mine);
+    if (RowPart::lane() < kRows && first + mine < rows && row.cache_row >= 0) {
+      *row.params(args.cache) = pack_params(params);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    const float minimum = __shfl_sync(~0u, params.minimum, i, kLanes);
+    const float inverse_of_row = __shfl_sync(~0u, inverse, i, kLanes);
+    if (first + i >= rows) continue;
+    const Row row = row_at(i);
+    if (row.kind == Kind::query) {
+      parts[i].store(const_cast<float*>(row.from));
+    } else if (row.cache_row >= 0) {
+      parts[i].store_cache(format, minimum, inverse_of_row, levels,
+                           row.cache(args.cache, int64_t{RowPart::kDim} * bits_of(format) / 8));
     }
   }
 }
@@ -208,12 +290,13 @@ __global__ void __launch_bounds__(kThreads) rope_append_general_kernel(const Rop
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t index = int64_t{blockIdx.x} * (kThreads / 32) + warp;
   if (index >= args.tokens * a.rows) return;
-  const Row row(a, index);
+  const int64_t token = index / a.rows;
+  const Row row(args, token, static_cast<int>(index % a.rows), Place(args, token));
   float* x = shared + warp * dim;
   for (int i = lane; i < dim; i += 32) x[i] = row.from[i];
   __syncwarp();
   if (row.kind != Row::Kind::value) {
-    const int64_t position = args.positions[row.token];
+    const int64_t position = args.positions[token];
     for (int i = lane; i < half; i += 32) {
       const auto pair =
           numerics::rotate(x[i], x[i + half], args.cos[position * half + i], args.sin[position * half + i]);
@@ -277,13 +360,17 @@ void rope_append(const RopeAppendArgs& args, cudaStream_t stream) {
                        is_aligned(args.v, 0, DType::f32) && is_aligned(args.cos, 0, DType::f32) &&
                        is_aligned(args.sin, 0, DType::f32);
   if (rows == 0) return;
-  const auto run = [&](auto kernel, int lanes) {
-    launch(kernel, dim3(blocks_for(rows, kThreads / lanes)), kThreads, 0, stream, {}, a);
+  // Few tokens: a row a warp, for the shortest time. Many: four, for more loads in flight.
+  const bool few = rows <= int64_t{kFewRows} * sm_count();
+  const auto run = [&](auto one, auto four, int lanes) {
+    const int64_t per_block = kThreads / lanes * (few ? 1 : 4);
+    launch(few ? one : four, dim3(static_cast<unsigned>(args.tokens), blocks_for(a.rows, per_block)),
+           kThreads, 0, stream, {}, a);
   };
-  if (aligned && d == 32) return run(rope_append_kernel<8, 1>, 8);
-  if (aligned && d == 64) return run(rope_append_kernel<16, 1>, 16);
-  if (aligned && d == 128) return run(rope_append_kernel<32, 1>, 32);
-  if (aligned && d == 256) return run(rope_append_kernel<32, 2>, 32);
+  if (aligned && d == 32) return run(rope_append_kernel<8, 1, 1>, rope_append_kernel<8, 1, 4>, 8);
+  if (aligned && d == 64) return run(rope_append_kernel<16, 1, 1>, rope_append_kernel<16, 1, 4>, 16);
+  if (aligned && d == 128) return run(rope_append_kernel<32, 1, 1>, rope_append_kernel<32, 1, 4>, 32);
+  if (aligned && d == 256) return run(rope_append_kernel<32, 2, 1>, rope_append_kernel<32, 2, 4>, 32);
   launch(rope_append_general_kernel, dim3(blocks_for(rows, kThreads / 32)), kThreads,
          static_cast<size_t>(kThreads / 32 * d) * sizeof(float), stream, {}, a);
 }

@@ -1,24 +1,24 @@
 #pragma once
 
 // W4A16 baseline for up to 64 tokens a tile: y[m, n] = x[m, k] w[n, k]^T, x f16, w INT4 with an fp16 scale a
-// row and group of 128 channels, sums f32.
+// row and group of 128 channels, sums f32; computed as y^T = w x^T by wgmma, w from registers.
 //
-// A CTA of 4 warps owns 128 rows of w (32 a warp) and kTokens tokens, and walks the groups of its share of k.
-// A stage of its cp.async ring is one group: 128 rows x 64 bytes of weights in their stored order, and
-// kTokens x 256 bytes of x. Lane (g, t) of a warp reads, of rows g, g + 8, g + 16, g + 24, the 32 channels
-// from 32 t on: `mma.m16n8k16` does not care which channels are its k-th, as long as both operands agree, so
-// x is read at the same channels and no weight is ever moved between lanes. A nibble q becomes fp16 by bit
-// operations: (q ^ 8) | 0x6400 is 1024 + q + 8 (Kim et al. 2022, "Who Says Elephants Can't Run", section 3),
-// pairs of channels (i, i + 4) at a time; the group's scale multiplies the weight, rounded to fp16.
-//
+// A CTA owns kTiles * 128 rows of w, a warpgroup for 64 of them, and kTokens tokens, and walks the groups of
+// its share of k. A stage of its ring is one group: weights by bulk copies, x by 16-byte copies (zeros beyond
+// m and k) into the 128-byte swizzle, both by one warp. The weights' order gives a lane its fragments in two
+// 16-byte loads. A nibble q becomes fp16 by bit operations: (q ^ 8) | 0x6400 is 1024 + q + 8 (Kim et al.
+// 2022, "Who Says Elephants Can't Run", section 3); the group's scale multiplies the weight, rounded to fp16.
 // CTAs that split k form a cluster and add their sums in ascending order through distributed shared memory.
 
+#include <algorithm>
 #include <cstdint>
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/baseline/cublas_lt.h"
 #include "kernels/cuda/baseline/w4a16/config.h"
+#include "kernels/cuda/baseline/w4a16/wgmma_weights.cuh"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/runtime.h"
 
 namespace atom::cuda::baseline::w4a16 {
 
@@ -32,16 +32,19 @@ struct Params {
   bool accumulate;
 };
 
-constexpr int kThreads = 128;
-/// Floats from token to token of the partial sums; 4 more than rows, against bank conflicts.
-constexpr int kPitch = kTileRows + 4;
-
-template <int kTokens>
-struct Ring {
-  static constexpr int kStageBytes = kUnitBytes + kTokens * kGroup * 2;
-  static constexpr int kStages = kTokens <= 16 ? 5 : kTokens == 32 ? 6 : 4;
-  static constexpr int kSumBytes = kTokens * kPitch * 4;
-  static constexpr int kBytes = kStages * kStageBytes > kSumBytes ? kStages* kStageBytes : kSumBytes;
+template <int kTokens, int kTiles>
+struct Shape {
+  static constexpr int kConsumers = kTiles * 256;
+  static constexpr int kThreads = kConsumers + 32;
+  static constexpr int kRows = kTiles * kTileRows;
+  /// Of x: two halves of a group, [kTokens][128 bytes] each.
+  static constexpr int kHalf = kTokens * 128;
+  static constexpr int kStage = (2 * kHalf + kTiles * kUnitBytes + 1023) / 1024 * 1024;
+  static constexpr int kBlocks = kTiles == 1 ? 2 : 1;
+  static constexpr int kStages = std::min(8, (228 / kBlocks - 3) * 1024 / kStage);
+  /// Floats from token to token of the partial sums; 4 more than rows, against bank conflicts.
+  static constexpr int kPitch = kRows + 4;
+  static constexpr int kShared = std::max(kStages * kStage, kTokens* kPitch * 4);
 };
 
 /// Copies 16 bytes, of which `valid` are read and the others zero.
@@ -50,8 +53,8 @@ __device__ __forceinline__ void copy16(uint32_t to, const void* from, int valid)
                : "memory");
 }
 
-/// Fragments of the 8 channels of `word`: pairs (0, 4), (1, 5), (2, 6), (3, 7), each times `scale`.
-__device__ __forceinline__ void dequantize(uint32_t word, __half2 scale, uint32_t (&out)[4]) {
+/// Fragment of a word: pairs of channels of rows g, g + 8, g, g + 8, times the scales of the two rows.
+__device__ __forceinline__ void dequantize(uint32_t word, __half2 scale, __half2 scale8, uint32_t (&out)[4]) {
   const __half2 low_bias = __half2half2(__ushort_as_half(0x6408));   // 1032
   const __half2 high_bias = __half2half2(__ushort_as_half(0xD480));  // -72
   const __half2 sixteenth = __half2half2(__ushort_as_half(0x2C00));
@@ -61,17 +64,9 @@ __device__ __forceinline__ void dequantize(uint32_t word, __half2 scale, uint32_
     const __half2 q_low = __hsub2(reinterpret_cast<const __half2&>(low), low_bias);
     const __half2 q_high = __hfma2(reinterpret_cast<const __half2&>(high), sixteenth, high_bias);
     reinterpret_cast<__half2&>(out[2 * i]) = __hmul2(q_low, scale);
-    reinterpret_cast<__half2&>(out[2 * i + 1]) = __hmul2(q_high, scale);
+    reinterpret_cast<__half2&>(out[2 * i + 1]) = __hmul2(q_high, scale8);
     word >>= 8;
   }
-}
-
-__device__ __forceinline__ void mma(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                                    uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 template <class T>
@@ -79,117 +74,146 @@ __device__ __forceinline__ void store(T* to, float value, bool accumulate) {
   *to = static_cast<T>(accumulate ? value + static_cast<float>(*to) : value);
 }
 
-template <int kTokens>
-__device__ __forceinline__ void load_stage(const Params& p, uint32_t stage, const uint8_t* unit, int token0,
-                                           int group) {
-  const int tid = static_cast<int>(threadIdx.x);
-  for (int c = tid; c < kUnitBytes / 16; c += kThreads) copy16(stage + c * 16, unit + c * 16, 16);
-#pragma unroll
-  for (int c = tid; c < kTokens * 16; c += kThreads) {
-    const int token = c / 16, part = c % 16, channel = group * kGroup + part * 8;
-    const bool there = token0 + token < p.m && channel < p.k;
-    const __half* from = p.x + (there ? static_cast<int64_t>(token0 + token) * p.k + channel : 0);
-    // Lane t reads the parts 4 t + word: side by side for one word, and in the other half for odd tokens.
-    const int place = (part % 4 * 4 + part / 4) ^ (token % 2 * 4);
-    copy16(stage + kUnitBytes + token * 256 + place * 16, from, there ? 16 : 0);
-  }
-}
-
-template <int kTokens>
-__global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
-  using R = Ring<kTokens>;
-  extern __shared__ __align__(128) uint8_t smem[];
-  const int tid = static_cast<int>(threadIdx.x), warp = tid / 32, g = tid % 32 / 4, t = tid % 4;
-  const int rank = static_cast<int>(blockIdx.x) % p.splits;
-  const int tile = static_cast<int>(blockIdx.x) / p.splits, row0 = tile * kTileRows;
+template <int kTokens, int kTiles>
+__global__ void __launch_bounds__(Shape<kTokens, kTiles>::kThreads, Shape<kTokens, kTiles>::kBlocks)
+    w4a16_kernel(const Params p) {
+  using S = Shape<kTokens, kTiles>;
+  extern __shared__ __align__(1024) uint8_t smem[];
+  __shared__ uint64_t full[S::kStages], empty[S::kStages];
+  const int tid = static_cast<int>(threadIdx.x), warp = tid / 32, lane = tid % 32, g = lane / 4, t = lane % 4;
+  const int rank = static_cast<int>(blockIdx.x) % p.splits, tile = static_cast<int>(blockIdx.x) / p.splits;
   const int token0 = static_cast<int>(blockIdx.y) * kTokens;
   const int first = p.groups * rank / p.splits, count = p.groups * (rank + 1) / p.splits - first;
-  const uint32_t ring = ptx::shared_address(smem);
-  const uint8_t* units = p.w + (static_cast<int64_t>(tile) * p.groups + first) * kUnitBytes;
-
-#pragma unroll
-  for (int i = 0; i < R::kStages - 1; ++i) {
-    if (i < count)
-      load_stage<kTokens>(p, ring + i * R::kStageBytes, units + i * kUnitBytes, token0, first + i);
-    ptx::async_commit();
+  launch_dependents();
+  if (tid == 0) {
+    for (int i = 0; i < S::kStages; ++i) {
+      // The copying warp's lanes for x, and one for the weights.
+      ptx::barrier_init(&full[i], 33);
+      ptx::barrier_init(&empty[i], S::kConsumers / 32);
+    }
+    ptx::fence_barrier_init();
   }
-  float acc[2][kTokens / 8][4] = {};
-  for (int i = 0; i < count; ++i) {
-    ptx::async_wait<R::kStages - 2>();
-    __syncthreads();
-    const int ahead = i + R::kStages - 1;
-    if (ahead < count) {
-      load_stage<kTokens>(p, ring + ahead % R::kStages * R::kStageBytes,
-                          units + static_cast<int64_t>(ahead) * kUnitBytes, token0, first + ahead);
-    }
-    ptx::async_commit();
+  __syncthreads();
 
-    const uint8_t* stage = smem + i % R::kStages * R::kStageBytes;
-    // Rows warp * 32 + 8 * r + g.
-    uint32_t words[4][4];
-    __half2 scales[4];
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      const int row = warp * 32 + 8 * r + g;
-      const uint4 v = *reinterpret_cast<const uint4*>(stage + row * 64 + t * 16);
-      scales[r] = __half2half2(*reinterpret_cast<const __half*>(stage + kValueBytes + row * 2));
-      words[r][0] = v.x, words[r][1] = v.y, words[r][2] = v.z, words[r][3] = v.w;
-    }
-#pragma unroll
-    for (int w = 0; w < 4; ++w) {
-      uint32_t a[4][4];
-#pragma unroll
-      for (int r = 0; r < 4; ++r) dequantize(words[r][w], scales[r], a[r]);
-#pragma unroll
-      for (int j = 0; j < kTokens / 8; ++j) {
-        const int place = (w * 4 + t) ^ (g % 2 * 4);
-        const uint4 v = *reinterpret_cast<const uint4*>(stage + kUnitBytes + (j * 8 + g) * 256 + place * 16);
-        const uint32_t b[4] = {__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632),
-                               __byte_perm(v.y, v.w, 0x5410), __byte_perm(v.y, v.w, 0x7632)};
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          mma(acc[h][j], a[2 * h][0], a[2 * h + 1][0], a[2 * h][1], a[2 * h + 1][1], b[0], b[1]);
-          mma(acc[h][j], a[2 * h][2], a[2 * h + 1][2], a[2 * h][3], a[2 * h + 1][3], b[2], b[3]);
+  float acc[kTokens / 2] = {};
+  const int row_in_cta = warp * 16;
+  if (warp == S::kConsumers / 32) {
+    const uint64_t stream = ptx::policy_evict_first();
+    // The last CTA may have but one tile.
+    const int tiles = min(kTiles, (p.n + kTileRows - 1) / kTileRows - tile * kTiles);
+    const auto copy_weights = [&](int i) {
+      const int slot = i % S::kStages;
+      if (lane != 0) return;
+      ptx::barrier_arrive_expect(&full[slot], static_cast<uint32_t>(tiles * kUnitBytes));
+      for (int u = 0; u < tiles; ++u) {
+        ptx::bulk_load(smem + slot * S::kStage + 2 * S::kHalf + u * kUnitBytes,
+                       p.w + (static_cast<int64_t>(tile * kTiles + u) * p.groups + first + i) * kUnitBytes,
+                       kUnitBytes, &full[slot], stream);
+      }
+    };
+    const auto copy_x = [&](int i) {
+      const uint32_t stage = ptx::shared_address(smem + i % S::kStages * S::kStage);
+      // A lane has one chunk of 8 channels of every second token.
+      const int half = lane / 8 % 2, chunk = lane % 8, channel = (first + i) * kGroup + lane % 16 * 8;
+#pragma unroll 8
+      for (int token = lane / 16; token < kTokens; token += 2) {
+        const bool there = token0 + token < p.m && channel < p.k;
+        const __half* from = p.x + (there ? static_cast<int64_t>(token0 + token) * p.k + channel : 0);
+        copy16(stage + half * S::kHalf + token * 128 + (chunk ^ token % 8) * 16, from, there ? 16 : 0);
+      }
+      ptx::async_commit();
+    };
+    // What has landed is made visible to wgmma; the groups of x are kAhead behind those under way.
+    constexpr int kAhead = S::kStages - 2;
+    const auto hand_over = [&](int i) {
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      ptx::barrier_arrive(&full[i % S::kStages]);
+    };
+    for (int i = 0; i < min(count, S::kStages); ++i) copy_weights(i);
+    wait_for_dependencies();
+    for (int i = 0; i < count + kAhead; ++i) {
+      if (i < count) {
+        if (i >= S::kStages) {
+          ptx::barrier_wait(&empty[i % S::kStages], (i / S::kStages - 1) & 1);
+          copy_weights(i);
         }
+        copy_x(i);
+      } else {
+        ptx::async_commit();
+      }
+      if (i >= kAhead) {
+        ptx::async_wait<kAhead>();
+        hand_over(i - kAhead);
       }
     }
+  } else {
+    wait_for_dependencies();
+    int slot = 0;
+    uint32_t parity = 0;
+#pragma unroll 1
+    for (int i = 0; i < count; ++i) {
+      ptx::barrier_wait(&full[slot], parity);
+      const uint8_t* stage = smem + slot * S::kStage;
+      const uint8_t* unit = stage + 2 * S::kHalf + row_in_cta / kTileRows * kUnitBytes;
+      const int row = row_in_cta % kTileRows;
+      const uint4* in = reinterpret_cast<const uint4*>(unit + row * 64) + lane;
+      const __half* scales = reinterpret_cast<const __half*>(unit + kValueBytes) + row + g;
+      const __half2 scale = __half2half2(scales[0]), scale8 = __half2half2(scales[8]);
+      const uint64_t x = wgmma::descriptor(ptx::shared_address(stage));
+      uint32_t a[8][4];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const uint4 v = in[half * 32];
+        const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+        for (int s = 0; s < 4; ++s) dequantize(words[s], scale, scale8, a[half * 4 + s]);
+      }
+      wgmma::fence();
+#pragma unroll
+      for (int s = 0; s < 8; ++s) wgmma::multiply(acc, a[s], x + s / 4 * (S::kHalf / 16) + s % 4 * 2);
+      wgmma::commit();
+      wgmma::wait<0>();
+      __syncwarp();
+      if (lane == 0) ptx::barrier_arrive(&empty[slot]);
+      if (++slot == S::kStages) slot = 0, parity ^= 1;
+    }
   }
 
-  // The ring becomes the place of the sums, [kTokens][kPitch].
-  asm volatile("cp.async.wait_all;" ::: "memory");
+  // All copies have landed and have been read: the ring becomes the place of the sums, [kTokens][kPitch].
   __syncthreads();
   float* sums = reinterpret_cast<float*>(smem);
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
+  if (warp < S::kConsumers / 32) {
 #pragma unroll
     for (int j = 0; j < kTokens / 8; ++j) {
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
-        sums[(j * 8 + 2 * t + c % 2) * kPitch + warp * 32 + h * 16 + c / 2 * 8 + g] = acc[h][j][c];
+        sums[(j * 8 + 2 * t + c % 2) * S::kPitch + row_in_cta + g + c / 2 * 8] = acc[4 * j + c];
       }
     }
   }
   if (p.splits > 1) {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
   } else {
     __syncthreads();
   }
   // Every rank finishes its share of the tile.
-  constexpr int kAll = kTokens * kTileRows;
-  for (int e = kAll * rank / p.splits + tid; e < kAll * (rank + 1) / p.splits; e += kThreads) {
-    const int token = e / kTileRows, row = e % kTileRows;
-    if (token0 + token >= p.m || row0 + row >= p.n) continue;
-    const uint32_t at = ring + (token * kPitch + row) * 4;
+  constexpr int kAll = kTokens * S::kRows;
+  const uint32_t base = ptx::shared_address(sums);
+  for (int e = kAll * rank / p.splits + tid; e < kAll * (rank + 1) / p.splits; e += S::kThreads) {
+    const int token = token0 + e / S::kRows, row = tile * S::kRows + e % S::kRows;
+    if (token >= p.m || row >= p.n) continue;
+    const uint32_t at = base + (e / S::kRows * S::kPitch + e % S::kRows) * 4;
     float sum = 0;
     for (int other = 0; other < p.splits; ++other) {
-      uint32_t remote = at;
-      if (p.splits > 1) asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(at), "r"(other));
       float part;
-      asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(part) : "r"(remote) : "memory");
+      asm volatile("ld.shared::cluster.f32 %0, [%1];"
+                   : "=f"(part)
+                   : "r"(ptx::map_shared(at, static_cast<uint32_t>(other)))
+                   : "memory");
       sum += part;
     }
-    const int64_t to = (token0 + token) * p.y_stride + row0 + row;
+    const int64_t to = token * p.y_stride + row;
     if (p.result == ResultType::f32) {
       store(static_cast<float*>(p.y) + to, sum, p.accumulate);
     } else {
@@ -198,8 +222,8 @@ __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
   }
   // Nobody leaves while others may still read its sums.
   if (p.splits > 1) {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
   }
 }
 

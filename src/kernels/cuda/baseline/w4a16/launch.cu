@@ -15,14 +15,20 @@ namespace {
 constexpr int64_t kSlabBytes = int64_t{256} << 20;
 constexpr int kThreads = 256;
 
-/// One thread a pair of channels or a scale; a block a unit, its place in grid.x = tiles * groups.
+/// One thread a byte or a scale; a block a unit, its place in grid.x = tiles * groups.
 __global__ void pack(const uint8_t* values, const __half* scales, int64_t n, int64_t k, int groups,
                      uint8_t* packed) {
   const int64_t tile = blockIdx.x / groups, group = blockIdx.x % groups;
   uint8_t* unit = packed + int64_t{blockIdx.x} * w4a16::kUnitBytes;
   for (int i = static_cast<int>(threadIdx.x); i < w4a16::kValueBytes; i += kThreads) {
-    const int64_t row = tile * w4a16::kTileRows + i / 64, channel = group * w4a16::kGroup + i % 64 * 2;
-    unit[i] = row < n && channel < k ? values[row * (k / 2) + channel / 2] : 0;
+    const auto nibble = [&](bool high) -> int {
+      const w4a16::NibblePlace place = w4a16::nibble_place(i, high);
+      const int64_t row = tile * w4a16::kTileRows + place.row,
+                    channel = group * w4a16::kGroup + place.channel;
+      if (row >= n || channel >= k) return 0;
+      return values[row * (k / 2) + channel / 2] >> (channel % 2 * 4) & 15;
+    };
+    unit[i] = static_cast<uint8_t>(nibble(false) | nibble(true) << 4);
   }
   for (int i = static_cast<int>(threadIdx.x); i < w4a16::kTileRows; i += kThreads) {
     const int64_t row = tile * w4a16::kTileRows + i;
@@ -31,20 +37,41 @@ __global__ void pack(const uint8_t* values, const __half* scales, int64_t n, int
   }
 }
 
-/// out[row, channel] = fp16(value * scale) of whole tiles, 8 channels a thread: for products of many tokens.
-__global__ void dequantize_weights(const uint8_t* packed, int groups, int64_t rows, int64_t k, __half* out) {
+/// What lane i of four held in v[j] goes to lane j's v[i].
+__device__ void transpose4(uint32_t (&v)[4]) {
+  const int lane = static_cast<int>(threadIdx.x) % 4;
+  const auto swap = [](bool upper, int distance, uint32_t& low, uint32_t& high) {
+    const uint32_t other = __shfl_xor_sync(~0u, upper ? low : high, distance);
+    (upper ? low : high) = other;
+  };
+  swap(lane % 2 != 0, 1, v[0], v[1]), swap(lane % 2 != 0, 1, v[2], v[3]);
+  swap(lane / 2 != 0, 2, v[0], v[2]), swap(lane / 2 != 0, 2, v[1], v[3]);
+}
+
+/// out[row, channel] = fp16(value * scale) of whole tiles, for products of many tokens. A thread has four
+/// fragments; four lanes exchange theirs, so that each stores 8 channels of a row at a time.
+__global__ void __launch_bounds__(kThreads)
+    dequantize_weights(const uint8_t* packed, int groups, int64_t rows, int64_t k, __half* out) {
   const uint8_t* unit = packed + int64_t{blockIdx.x} * w4a16::kUnitBytes;
   const int64_t tile = blockIdx.x / groups, group = blockIdx.x % groups;
-#pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < w4a16::kValueBytes / 4; i += kThreads) {
-    const int64_t row = tile * w4a16::kTileRows + i / 16, channel = group * w4a16::kGroup + i % 16 * 8;
-    const __half scale = reinterpret_cast<const __half*>(unit + w4a16::kValueBytes)[i / 16];
-    uint32_t v[4];
-    w4a16::dequantize(reinterpret_cast<const uint32_t*>(unit)[i], __half2half2(scale), v);
-    if (row >= rows || channel >= k) continue;
-    *reinterpret_cast<uint4*>(out + row * k + channel) = {
-        __byte_perm(v[0], v[1], 0x5410), __byte_perm(v[2], v[3], 0x5410), __byte_perm(v[0], v[1], 0x7632),
-        __byte_perm(v[2], v[3], 0x7632)};
+  const __half* scales = reinterpret_cast<const __half*>(unit + w4a16::kValueBytes);
+#pragma unroll
+  for (int i = static_cast<int>(threadIdx.x); i < w4a16::kValueBytes / 16; i += kThreads) {
+    const uint4 v = reinterpret_cast<const uint4*>(unit)[i];
+    const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+    const int lane = i % 32, g = i / 64 * 16 + lane / 4, t = lane % 4;
+    const __half2 scale = __half2half2(scales[g]), scale8 = __half2half2(scales[g + 8]);
+    const int64_t row = tile * w4a16::kTileRows + g + t % 2 * 8;
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+      uint32_t f[4];
+      w4a16::dequantize(words[s], scale, scale8, f);
+      transpose4(f);
+      const int64_t channel = group * w4a16::kGroup + i / 32 % 2 * 64 + s * 16 + t / 2 * 8;
+      if (row < rows && channel < k) {
+        *reinterpret_cast<uint4*>(out + row * k + channel) = {f[0], f[1], f[2], f[3]};
+      }
+    }
   }
 }
 
@@ -62,24 +89,14 @@ int64_t slab_rows(const W4A16Args& args) {
   return std::min(args.n, ((args.n + slabs - 1) / slabs + 127) / 128 * 128);
 }
 
-template <int kTokens>
+template <int kTokens, int kTiles>
 void launch_as(const w4a16::Params& p, cudaStream_t stream) {
-  constexpr int kSmem = w4a16::Ring<kTokens>::kBytes;
-  const auto kernel = w4a16::w4a16_kernel<kTokens>;
-  ATOM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSmem));
-  const dim3 grid(static_cast<unsigned>((p.n + w4a16::kTileRows - 1) / w4a16::kTileRows * p.splits),
+  using Shape = w4a16::Shape<kTokens, kTiles>;
+  const dim3 grid(static_cast<unsigned>((p.n + Shape::kRows - 1) / Shape::kRows * p.splits),
                   static_cast<unsigned>((p.m + kTokens - 1) / kTokens));
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = w4a16::kThreads;
-  config.dynamicSmemBytes = kSmem;
-  config.stream = stream;
-  cudaLaunchAttribute attribute;
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim = {static_cast<unsigned>(p.splits), 1, 1};
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  ATOM_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, p));
+  LaunchOptions options;
+  options.cluster = p.splits;
+  launch(w4a16::w4a16_kernel<kTokens, kTiles>, grid, Shape::kThreads, Shape::kShared, stream, options, p);
 }
 
 void stream_weights(const W4A16Args& args, cudaStream_t stream) {
@@ -101,13 +118,13 @@ void stream_weights(const W4A16Args& args, cudaStream_t stream) {
   p.accumulate = args.accumulate;
   switch (config.tokens) {
     case 8:
-      return launch_as<8>(p, stream);
+      return launch_as<8, 1>(p, stream);
     case 16:
-      return launch_as<16>(p, stream);
+      return launch_as<16, 1>(p, stream);
     case 32:
-      return launch_as<32>(p, stream);
+      return launch_as<32, 1>(p, stream);
     default:
-      return launch_as<64>(p, stream);
+      return launch_as<64, 2>(p, stream);
   }
 }
 
