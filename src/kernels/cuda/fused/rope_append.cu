@@ -27,8 +27,6 @@ struct Rope {
   RopeAppendArgs args;
   /// 1 / sqrt(head_dim), rounded as the reference does.
   float norm;
-  /// Rows of a token: heads of q, then of k, then of v.
-  int64_t rows;
 };
 
 /// Where a token lies in the cache.
@@ -45,35 +43,47 @@ struct Place {
   }
 };
 
-/// Where a row comes from and goes to.
-struct Row {
+/// Neighbouring heads of q, k or v of a token: where their rows come from and go to. Chunks of kRows heads
+/// are counted over q, then k, then v.
+template <int kRows>
+struct Rows {
   enum class Kind { query, key, value } kind;
+  /// Of the chunk; none beyond the last one.
+  int count;
   const float* from;
-  /// Index of the row in the cache; negative: not stored.
+  int dim;
+  /// Index of the first row in the cache, and from row to row; meaningless where the token is not stored.
   int64_t cache_row;
+  int64_t cache_step;
 
-  /// The token's row `head`, counted over q, k and v.
-  __device__ Row(const RopeAppendArgs& args, int64_t token, int head, const Place& place) {
-    const int d = static_cast<int>(args.cache.head_dim);
+  __host__ __device__ static int64_t chunks(int64_t heads) { return (heads + kRows - 1) / kRows; }
+
+  __device__ Rows(const RopeAppendArgs& args, int64_t token, int chunk, const Place& place)
+      : dim(static_cast<int>(args.cache.head_dim)), cache_step(args.cache.block_size) {
     const int n_heads = static_cast<int>(args.n_heads), n_kv_heads = static_cast<int>(args.cache.n_kv_heads);
-    cache_row = -1;
-    if (head < n_heads) {
-      kind = Kind::query;
-      from = args.q + token * args.q_stride + head * d;
-      return;
-    }
-    head -= n_heads;
-    kind = head < n_kv_heads ? Kind::key : Kind::value;
-    if (kind == Kind::value) head -= n_kv_heads;
-    from = (kind == Kind::key ? args.k + token * args.k_stride : args.v + token * args.v_stride) + head * d;
-    if (place.is_stored) cache_row = (place.page * n_kv_heads + head) * args.cache.block_size + place.in_page;
+    const int q_chunks = static_cast<int>(chunks(n_heads)), kv_chunks = static_cast<int>(chunks(n_kv_heads));
+    kind = chunk < q_chunks ? Kind::query : chunk < q_chunks + kv_chunks ? Kind::key : Kind::value;
+    const float* data = kind == Kind::query ? args.q : kind == Kind::key ? args.k : args.v;
+    const int64_t stride = kind == Kind::query ? args.q_stride
+                           : kind == Kind::key ? args.k_stride
+                                               : args.v_stride;
+    const int of_kind = chunk - (kind == Kind::query ? 0
+                                 : kind == Kind::key ? q_chunks
+                                                     : q_chunks + kv_chunks);
+    const int head = of_kind * kRows;
+    count = min(kRows, (kind == Kind::query ? n_heads : n_kv_heads) - head);
+    from = data + token * stride + (count > 0 ? head * dim : 0);
+    cache_row = (place.page * n_kv_heads + head) * args.cache.block_size + place.in_page;
   }
-  __device__ uint8_t* cache(const KvLayerView& view, int64_t row_bytes) const {
+  /// Row i, or the first one where there are not so many.
+  __device__ const float* row(int i) const { return from + (i < count ? i * dim : 0); }
+  __device__ uint8_t* cache(const KvLayerView& view, int i, int64_t row_bytes) const {
     std::byte* base = kind == Kind::key ? view.keys : view.values;
-    return reinterpret_cast<uint8_t*>(base) + cache_row * row_bytes;
+    return reinterpret_cast<uint8_t*>(base) + (cache_row + i * cache_step) * row_bytes;
   }
-  __device__ uint32_t* params(const KvLayerView& view) const {
-    return reinterpret_cast<uint32_t*>(kind == Kind::key ? view.key_params : view.value_params) + cache_row;
+  __device__ uint32_t* params(const KvLayerView& view, int i) const {
+    return reinterpret_cast<uint32_t*>(kind == Kind::key ? view.key_params : view.value_params) + cache_row +
+           i * cache_step;
   }
 };
 
@@ -209,16 +219,17 @@ struct Part {
   }
 };
 
-/// kLanes lanes take kRows neighbouring rows of a token, blockIdx.x, and load all of them first.
+/// kLanes lanes take a chunk of kRows heads of token blockIdx.x, and load all of them first.
 template <int kLanes, int kPairs, int kRows>
 __global__ void __launch_bounds__(kThreads) rope_append_kernel(const Rope a) {
   using RowPart = Part<kLanes, kPairs>;
+  using Kind = typename Rows<kRows>::Kind;
   const RopeAppendArgs& args = a.args;
   launch_dependents();
   const int64_t token = blockIdx.x;
-  const int rows = static_cast<int>(a.rows);
-  const int first = static_cast<int>((blockIdx.y * kThreads + threadIdx.x) / kLanes) * kRows;
   const Place place(args, token);
+  const Rows<kRows> rows(args, token, static_cast<int>((blockIdx.y * kThreads + threadIdx.x) / kLanes),
+                         place);
   const int64_t angle = args.positions[token] * int64_t{RowPart::kHalf};
   float2 cosine[kPairs], sine[kPairs];
 #pragma unroll
@@ -228,74 +239,75 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(const Rope a) {
   }
   wait_for_dependencies();
 
-  // Whole warps take part in shuffles, those of rows past the end too: theirs is row 0.
+  // Whole warps take part in shuffles, lanes without a row too; what they have is not stored.
   RowPart parts[kRows];
 #pragma unroll
-  for (int i = 0; i < kRows; ++i) {
-    parts[i].load(Row(args, token, first + i < rows ? first + i : 0, place).from);
+  for (int i = 0; i < kRows; ++i) parts[i].load(rows.row(i));
+  const bool turns = rows.kind != Kind::value;
+  if (__any_sync(~0u, turns)) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      RowPart turned = parts[i];
+      turned.turn(cosine, sine);
+      if (args.rotate) turned.hadamard(a.norm);
+      if (turns) parts[i] = turned;
+    }
   }
+  if (rows.kind == Kind::query) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      if (i < rows.count) parts[i].store(const_cast<float*>(rows.row(i)));
+    }
+  }
+  if (__all_sync(~0u, rows.kind == Kind::query)) return;
+
   const KvFormat format = args.cache.format;
   const float levels = format == KvFormat::int4 ? 15.0f : 255.0f;
-  using Kind = Row::Kind;
-  const auto row_at = [&](int i) { return Row(args, token, first + i < rows ? first + i : 0, place); };
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
-    const bool turns = row_at(i).kind != Kind::value;
-    if (!__any_sync(~0u, turns)) continue;
-    RowPart turned = parts[i];
-    turned.turn(cosine, sine);
-    if (args.rotate) turned.hadamard(a.norm);
-    if (turns) parts[i] = turned;
-  }
+  const bool stores = rows.kind != Kind::query && place.is_stored;
   // The divisions of all rows at once: lane i % kRows of a row's lanes has those of the i-th.
   numerics::KvParams params{};
-  float inverse = 0.0f;
-  const int mine = RowPart::lane() % kRows;
-  if (is_quantized(format) && __any_sync(~0u, first + kRows > args.n_heads)) {
+  if (is_quantized(format)) {
     Range range{};
+    const int mine = RowPart::lane() % kRows;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const Range of_row = parts[i].range();
       if (mine == i) range = of_row;
     }
     params = numerics::kv_params(range.low, range.high, levels);
-    inverse = numerics::inverse_scale(params.scale);
-    const Row row = row_at(mine);
-    if (RowPart::lane() < kRows && first + mine < rows && row.cache_row >= 0) {
-      *row.params(args.cache) = pack_params(params);
+    if (stores && RowPart::lane() < min(kRows, rows.count)) {
+      *rows.params(args.cache, mine) = pack_params(params);
     }
   }
+  const float inverse = numerics::inverse_scale(params.scale);
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
-    const float minimum = __shfl_sync(~0u, params.minimum, i, kLanes);
+    const float minimum_of_row = __shfl_sync(~0u, params.minimum, i, kLanes);
     const float inverse_of_row = __shfl_sync(~0u, inverse, i, kLanes);
-    if (first + i >= rows) continue;
-    const Row row = row_at(i);
-    if (row.kind == Kind::query) {
-      parts[i].store(const_cast<float*>(row.from));
-    } else if (row.cache_row >= 0) {
-      parts[i].store_cache(format, minimum, inverse_of_row, levels,
-                           row.cache(args.cache, int64_t{RowPart::kDim} * bits_of(format) / 8));
+    if (stores && i < rows.count) {
+      parts[i].store_cache(format, minimum_of_row, inverse_of_row, levels,
+                           rows.cache(args.cache, i, int64_t{RowPart::kDim} * bits_of(format) / 8));
     }
   }
 }
 
 __global__ void __launch_bounds__(kThreads) rope_append_general_kernel(const Rope a) {
   extern __shared__ float shared[];
+  using Kind = Rows<1>::Kind;
   launch_dependents();
   wait_for_dependencies();
   const RopeAppendArgs& args = a.args;
   const KvLayerView& cache = args.cache;
   const int dim = static_cast<int>(cache.head_dim), half = dim / 2;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int64_t index = int64_t{blockIdx.x} * (kThreads / 32) + warp;
-  if (index >= args.tokens * a.rows) return;
-  const int64_t token = index / a.rows;
-  const Row row(args, token, static_cast<int>(index % a.rows), Place(args, token));
+  const int64_t token = blockIdx.x;
+  const Place place(args, token);
+  const Rows<1> row(args, token, static_cast<int>(blockIdx.y) * (kThreads / 32) + warp, place);
+  if (row.count <= 0) return;
   float* x = shared + warp * dim;
   for (int i = lane; i < dim; i += 32) x[i] = row.from[i];
   __syncwarp();
-  if (row.kind != Row::Kind::value) {
+  if (row.kind != Kind::value) {
     const int64_t position = args.positions[token];
     for (int i = lane; i < half; i += 32) {
       const auto pair =
@@ -318,12 +330,12 @@ __global__ void __launch_bounds__(kThreads) rope_append_general_kernel(const Rop
       __syncwarp();
     }
   }
-  if (row.kind == Row::Kind::query) {
+  if (row.kind == Kind::query) {
     for (int i = lane; i < dim; i += 32) const_cast<float*>(row.from)[i] = x[i];
     return;
   }
-  if (row.cache_row < 0) return;
-  uint8_t* out = row.cache(cache, cache.head_dim * bits_of(cache.format) / 8);
+  if (!place.is_stored) return;
+  uint8_t* out = row.cache(cache, 0, cache.head_dim * bits_of(cache.format) / 8);
   if (cache.format == KvFormat::f32) {
     for (int i = lane; i < dim; i += 32) reinterpret_cast<float*>(out)[i] = x[i];
     return;
@@ -336,7 +348,7 @@ __global__ void __launch_bounds__(kThreads) rope_append_general_kernel(const Rop
   for (int i = lane; i < dim; i += 32) low = fminf(low, x[i]), high = fmaxf(high, x[i]);
   const float levels = cache.format == KvFormat::int4 ? 15.0f : 255.0f;
   const numerics::KvParams params = numerics::kv_params(warp_min(low), warp_max(high), levels);
-  if (lane == 0) *row.params(cache) = pack_params(params);
+  if (lane == 0) *row.params(cache, 0) = pack_params(params);
   const float inverse = numerics::inverse_scale(params.scale);
   const auto q = [&](int i) { return quantize_bits(x[i] - params.minimum, inverse, 0.0f, levels) & 0xFFu; };
   if (cache.format == KvFormat::int8) {
@@ -352,26 +364,29 @@ void rope_append(const RopeAppendArgs& args, cudaStream_t stream) {
   const int64_t d = args.cache.head_dim;
   expect(d > 0 && d % 2 == 0 && (!args.rotate || std::has_single_bit(static_cast<uint64_t>(d))),
          "rope_append: head_dim must be even, and a power of two where heads are rotated");
-  const Rope a{args, static_cast<float>(1.0 / std::sqrt(static_cast<double>(d))),
-               args.n_heads + 2 * args.cache.n_kv_heads};
-  const int64_t rows = args.tokens * a.rows;
+  const Rope a{args, static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)))};
   const bool aligned = args.q_stride % 2 == 0 && args.k_stride % 2 == 0 && args.v_stride % 2 == 0 &&
                        is_aligned(args.q, 0, DType::f32) && is_aligned(args.k, 0, DType::f32) &&
                        is_aligned(args.v, 0, DType::f32) && is_aligned(args.cos, 0, DType::f32) &&
                        is_aligned(args.sin, 0, DType::f32);
-  if (rows == 0) return;
-  // Few tokens: a row a warp, for the shortest time. Many: four, for more loads in flight.
-  const bool few = rows <= int64_t{kFewRows} * sm_count();
-  const auto run = [&](auto one, auto four, int lanes) {
-    const int64_t per_block = kThreads / lanes * (few ? 1 : 4);
-    launch(few ? one : four, dim3(static_cast<unsigned>(args.tokens), blocks_for(a.rows, per_block)),
+  if (args.tokens == 0) return;
+  const auto tokens = static_cast<unsigned>(args.tokens);
+  const auto run = [&]<int lanes, int pairs, int rows>() {
+    const int64_t chunks = Rows<rows>::chunks(args.n_heads) + 2 * Rows<rows>::chunks(args.cache.n_kv_heads);
+    launch(rope_append_kernel<lanes, pairs, rows>, dim3(tokens, blocks_for(chunks, kThreads / lanes)),
            kThreads, 0, stream, {}, a);
   };
-  if (aligned && d == 32) return run(rope_append_kernel<8, 1, 1>, rope_append_kernel<8, 1, 4>, 8);
-  if (aligned && d == 64) return run(rope_append_kernel<16, 1, 1>, rope_append_kernel<16, 1, 4>, 16);
-  if (aligned && d == 128) return run(rope_append_kernel<32, 1, 1>, rope_append_kernel<32, 1, 4>, 32);
-  if (aligned && d == 256) return run(rope_append_kernel<32, 2, 1>, rope_append_kernel<32, 2, 4>, 32);
-  launch(rope_append_general_kernel, dim3(blocks_for(rows, kThreads / 32)), kThreads,
+  const int64_t heads = args.n_heads + 2 * args.cache.n_kv_heads;
+  // Few tokens: a row a warp, for the shortest time. Many: four, for more loads in flight.
+  const bool few = args.tokens * heads <= int64_t{kFewRows} * sm_count();
+  const auto run_fast = [&]<int lanes, int pairs>() {
+    few ? run.template operator()<lanes, pairs, 1>() : run.template operator()<lanes, pairs, 4>();
+  };
+  if (aligned && d == 32) return run_fast.template operator()<8, 1>();
+  if (aligned && d == 64) return run_fast.template operator()<16, 1>();
+  if (aligned && d == 128) return run_fast.template operator()<32, 1>();
+  if (aligned && d == 256) return run_fast.template operator()<32, 2>();
+  launch(rope_append_general_kernel, dim3(tokens, blocks_for(heads, kThreads / 32)), kThreads,
          static_cast<size_t>(kThreads / 32 * d) * sizeof(float), stream, {}, a);
 }
 

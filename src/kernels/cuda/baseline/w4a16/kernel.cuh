@@ -4,14 +4,15 @@
 // row and group of 128 channels, sums f32; computed as y^T = w x^T by wgmma, w from registers.
 //
 // A CTA owns kTiles * 128 rows of w, a warpgroup for 64 of them, and kTokens tokens, and walks the groups of
-// its share of k. A stage of its ring is one group: weights by bulk copies, x by 16-byte copies (zeros beyond
-// m and k) into the 128-byte swizzle, both by one warp. The weights' order gives a lane its fragments in two
-// 16-byte loads. A nibble q becomes fp16 by bit operations: (q ^ 8) | 0x6400 is 1024 + q + 8 (Kim et al.
-// 2022, "Who Says Elephants Can't Run", section 3); the group's scale multiplies the weight, rounded to fp16.
-// CTAs that split k form a cluster and add their sums in ascending order through distributed shared memory.
+// its share of k. A stage of its ring is one group: weights by bulk copies, x by tensor copies (zeros beyond
+// m and k) into the 128-byte swizzle. The weights' order gives a lane its fragments in two 16-byte loads. A
+// nibble q becomes fp16 by bit operations: (q ^ 8) | 0x6400 is 1024 + q + 8 (Kim et al. 2022, "Who Says
+// Elephants Can't Run", section 3); the group's scale multiplies the weight, rounded to fp16. CTAs that split
+// k form a cluster and add their sums in ascending order through distributed shared memory.
 
 #include <algorithm>
 #include <cstdint>
+#include <cuda.h>
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/baseline/cublas_lt.h"
@@ -24,7 +25,6 @@ namespace atom::cuda::baseline::w4a16 {
 
 struct Params {
   const uint8_t* w;
-  const __half* x;
   void* y;
   int64_t y_stride;
   int m, n, k, groups, splits;
@@ -47,10 +47,14 @@ struct Shape {
   static constexpr int kShared = std::max(kStages * kStage, kTokens* kPitch * 4);
 };
 
-/// Copies 16 bytes, of which `valid` are read and the others zero.
-__device__ __forceinline__ void copy16(uint32_t to, const void* from, int valid) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid)
-               : "memory");
+/// Copies a box of x, 64 channels of kTokens tokens from (channel, token) on, into the 128-byte swizzle.
+__device__ __forceinline__ void tensor_load(void* to, const CUtensorMap& x, int channel, int token,
+                                            uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+      "[%4];" ::"r"(ptx::shared_address(to)),
+      "l"(&x), "r"(channel), "r"(token), "r"(ptx::shared_address(barrier))
+      : "memory");
 }
 
 /// Fragment of a word: pairs of channels of rows g, g + 8, g, g + 8, times the scales of the two rows.
@@ -76,7 +80,7 @@ __device__ __forceinline__ void store(T* to, float value, bool accumulate) {
 
 template <int kTokens, int kTiles>
 __global__ void __launch_bounds__(Shape<kTokens, kTiles>::kThreads, Shape<kTokens, kTiles>::kBlocks)
-    w4a16_kernel(const Params p) {
+    w4a16_kernel(const Params p, const __grid_constant__ CUtensorMap x_map) {
   using S = Shape<kTokens, kTiles>;
   extern __shared__ __align__(1024) uint8_t smem[];
   __shared__ uint64_t full[S::kStages], empty[S::kStages];
@@ -87,8 +91,7 @@ __global__ void __launch_bounds__(Shape<kTokens, kTiles>::kThreads, Shape<kToken
   launch_dependents();
   if (tid == 0) {
     for (int i = 0; i < S::kStages; ++i) {
-      // The copying warp's lanes for x, and one for the weights.
-      ptx::barrier_init(&full[i], 33);
+      ptx::barrier_init(&full[i], 1);
       ptx::barrier_init(&empty[i], S::kConsumers / 32);
     }
     ptx::fence_barrier_init();
@@ -98,53 +101,37 @@ __global__ void __launch_bounds__(Shape<kTokens, kTiles>::kThreads, Shape<kToken
   float acc[kTokens / 2] = {};
   const int row_in_cta = warp * 16;
   if (warp == S::kConsumers / 32) {
-    const uint64_t stream = ptx::policy_evict_first();
-    // The last CTA may have but one tile.
-    const int tiles = min(kTiles, (p.n + kTileRows - 1) / kTileRows - tile * kTiles);
-    const auto copy_weights = [&](int i) {
-      const int slot = i % S::kStages;
-      if (lane != 0) return;
-      ptx::barrier_arrive_expect(&full[slot], static_cast<uint32_t>(tiles * kUnitBytes));
-      for (int u = 0; u < tiles; ++u) {
-        ptx::bulk_load(smem + slot * S::kStage + 2 * S::kHalf + u * kUnitBytes,
-                       p.w + (static_cast<int64_t>(tile * kTiles + u) * p.groups + first + i) * kUnitBytes,
-                       kUnitBytes, &full[slot], stream);
-      }
-    };
-    const auto copy_x = [&](int i) {
-      const uint32_t stage = ptx::shared_address(smem + i % S::kStages * S::kStage);
-      // A lane has one chunk of 8 channels of every second token.
-      const int half = lane / 8 % 2, chunk = lane % 8, channel = (first + i) * kGroup + lane % 16 * 8;
-#pragma unroll 8
-      for (int token = lane / 16; token < kTokens; token += 2) {
-        const bool there = token0 + token < p.m && channel < p.k;
-        const __half* from = p.x + (there ? static_cast<int64_t>(token0 + token) * p.k + channel : 0);
-        copy16(stage + half * S::kHalf + token * 128 + (chunk ^ token % 8) * 16, from, there ? 16 : 0);
-      }
-      ptx::async_commit();
-    };
-    // What has landed is made visible to wgmma; the groups of x are kAhead behind those under way.
-    constexpr int kAhead = S::kStages - 2;
-    const auto hand_over = [&](int i) {
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-      ptx::barrier_arrive(&full[i % S::kStages]);
-    };
-    for (int i = 0; i < min(count, S::kStages); ++i) copy_weights(i);
-    wait_for_dependencies();
-    for (int i = 0; i < count + kAhead; ++i) {
-      if (i < count) {
-        if (i >= S::kStages) {
-          ptx::barrier_wait(&empty[i % S::kStages], (i / S::kStages - 1) & 1);
-          copy_weights(i);
+    if (lane == 0) {
+      const uint64_t stream = ptx::policy_evict_first();
+      // The last CTA may have but one tile.
+      const int tiles = min(kTiles, (p.n + kTileRows - 1) / kTileRows - tile * kTiles);
+      const auto copy_weights = [&](int i) {
+        const int slot = i % S::kStages;
+        ptx::barrier_arrive_expect(&full[slot], static_cast<uint32_t>(2 * S::kHalf + tiles * kUnitBytes));
+        for (int u = 0; u < tiles; ++u) {
+          ptx::bulk_load(smem + slot * S::kStage + 2 * S::kHalf + u * kUnitBytes,
+                         p.w + (static_cast<int64_t>(tile * kTiles + u) * p.groups + first + i) * kUnitBytes,
+                         kUnitBytes, &full[slot], stream);
         }
+      };
+      const auto copy_x = [&](int i) {
+        const int slot = i % S::kStages, channel = (first + i) * kGroup;
+        for (int half = 0; half < 2; ++half) {
+          tensor_load(smem + slot * S::kStage + half * S::kHalf, x_map, channel + half * 64, token0,
+                      &full[slot]);
+        }
+      };
+      const int head = min(count, S::kStages);
+      for (int i = 0; i < head; ++i) copy_weights(i);
+      wait_for_dependencies();
+      for (int i = 0; i < head; ++i) copy_x(i);
+      for (int i = head; i < count; ++i) {
+        ptx::barrier_wait(&empty[i % S::kStages], (i / S::kStages - 1) & 1);
+        copy_weights(i);
         copy_x(i);
-      } else {
-        ptx::async_commit();
       }
-      if (i >= kAhead) {
-        ptx::async_wait<kAhead>();
-        hand_over(i - kAhead);
-      }
+    } else {
+      wait_for_dependencies();
     }
   } else {
     wait_for_dependencies();

@@ -89,14 +89,36 @@ int64_t slab_rows(const W4A16Args& args) {
   return std::min(args.n, ((args.n + slabs - 1) / slabs + 127) / 128 * 128);
 }
 
+/// Where x lies, for copies of 64 channels of `tokens` tokens.
+CUtensorMap map_of(const W4A16Args& args, int tokens) {
+  void* encode = nullptr;
+  cudaDriverEntryPointQueryResult found{};
+  ATOM_CUDA_CHECK(
+      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found));
+  CUtensorMap map{};
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(args.k), static_cast<cuuint64_t>(args.m)};
+  const cuuint64_t strides[] = {sizes[0] * 2};
+  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(tokens)}, steps[] = {1, 1};
+  const CUresult result =
+      found != cudaDriverEntryPointSuccess
+          ? CUDA_ERROR_NOT_SUPPORTED
+          : reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(encode)(
+                &map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, const_cast<void*>(args.x), sizes, strides, box,
+                steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) throw Error("CUDA: cuTensorMapEncodeTiled failed for W4A16's activations");
+  return map;
+}
+
 template <int kTokens, int kTiles>
-void launch_as(const w4a16::Params& p, cudaStream_t stream) {
+void launch_as(const W4A16Args& args, const w4a16::Params& p, cudaStream_t stream) {
   using Shape = w4a16::Shape<kTokens, kTiles>;
   const dim3 grid(static_cast<unsigned>((p.n + Shape::kRows - 1) / Shape::kRows * p.splits),
                   static_cast<unsigned>((p.m + kTokens - 1) / kTokens));
   LaunchOptions options;
   options.cluster = p.splits;
-  launch(w4a16::w4a16_kernel<kTokens, kTiles>, grid, Shape::kThreads, Shape::kShared, stream, options, p);
+  launch(w4a16::w4a16_kernel<kTokens, kTiles>, grid, Shape::kThreads, Shape::kShared, stream, options, p,
+         map_of(args, kTokens));
 }
 
 void stream_weights(const W4A16Args& args, cudaStream_t stream) {
@@ -106,7 +128,6 @@ void stream_weights(const W4A16Args& args, cudaStream_t stream) {
   const w4a16::Config config = w4a16::choose(args.m, args.n, args.k, sm_count);
   w4a16::Params p = {};
   p.w = args.w;
-  p.x = static_cast<const __half*>(args.x);
   p.y = args.y;
   p.y_stride = args.y_stride != 0 ? args.y_stride : args.n;
   p.m = static_cast<int>(args.m);
@@ -118,13 +139,13 @@ void stream_weights(const W4A16Args& args, cudaStream_t stream) {
   p.accumulate = args.accumulate;
   switch (config.tokens) {
     case 8:
-      return launch_as<8, 1>(p, stream);
+      return launch_as<8, 1>(args, p, stream);
     case 16:
-      return launch_as<16, 1>(p, stream);
+      return launch_as<16, 1>(args, p, stream);
     case 32:
-      return launch_as<32, 1>(p, stream);
+      return launch_as<32, 1>(args, p, stream);
     default:
-      return launch_as<64, 2>(p, stream);
+      return launch_as<64, 2>(args, p, stream);
   }
 }
 
