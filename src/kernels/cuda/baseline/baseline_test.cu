@@ -328,7 +328,8 @@ TEST(W4A16, AgainstDoubles) {
                                                   {27, 256, 160},
                                                   {64, 512, 1024},
                                                   {65, 256, 512},
-                                                  {130, 304, 1088}}) {
+                                                  {130, 304, 1088},
+                                                  {300, 304, 1088}}) {
     for (const ResultType type : {ResultType::f32, ResultType::f16}) {
       for (const bool accumulate : {false, true}) {
         SCOPED_TRACE("m " + std::to_string(m) + " n " + std::to_string(n) + " k " + std::to_string(k) +
@@ -392,6 +393,18 @@ TEST(W4A16Layout, HasAPlaceForEveryNibble) {
     }
   }
   for (const int count : seen) ASSERT_EQ(count, 1);
+}
+
+TEST(W4A16Layout, HasPairsOfEightChannelsInFourWords) {
+  for (int row = 0; row < w4a16::kTileRows; ++row) {
+    for (int channel = 0; channel < w4a16::kGroup; ++channel) {
+      const auto chunk = w4a16::chunk_place(row, channel / 8);
+      const int bit = chunk.shift + channel % 2 * 16;
+      const auto place = w4a16::nibble_place(chunk.byte + channel % 8 / 2 * 16 + bit / 8, bit % 8 != 0);
+      ASSERT_EQ(place.row, row);
+      ASSERT_EQ(place.channel, channel);
+    }
+  }
 }
 
 }  // namespace

@@ -107,7 +107,7 @@ Measured w4a16(const DeviceContext& device, const std::shared_ptr<CublasLt>& lt,
   const cudaStream_t stream = cuda::of(device).stream();
   Measured measured;
   measured.name = "W4A16";
-  measured.implementation = m <= cuda::baseline::w4a16::kMaxTokens ? "mma" : "dequantize, cublaslt";
+  measured.implementation = m <= cuda::baseline::w4a16::kMaxTokens ? "wgmma" : "dequantize, cublaslt";
   measured.rate = "bf16";
   measured.bytes = static_cast<double>(o->weight_bytes);
   measured.operations = 2.0 * static_cast<double>(m * n) * static_cast<double>(k);

@@ -27,8 +27,19 @@ constexpr NibblePlace nibble_place(int byte, bool high) {
           byte / 512 % 2 * 64 + step * 16 + nibble % 4 / 2 * 8 + lane % 4 * 2 + nibble / 4};
 }
 
+/// Where 8 neighbouring channels of a row lie in a unit, 8 * chunk of a group on: pair i of them in word
+/// `byte` + 16 i, at bits `shift` and `shift` + 16.
+struct ChunkPlace {
+  int byte;
+  int shift;
+};
+constexpr ChunkPlace chunk_place(int row, int chunk) {
+  return {row / 16 * 1024 + chunk / 8 * 512 + row % 8 * 64 + chunk % 8 / 2 * 4,
+          4 * (row % 16 / 8 + chunk % 2 * 2)};
+}
+
 /// Beyond this many tokens the weights are dequantized first and cuBLASLt takes over.
-inline constexpr int64_t kMaxTokens = 512;
+inline constexpr int64_t kMaxTokens = 256;
 /// Tokens of the largest tile.
 inline constexpr int64_t kTileTokens = 64;
 /// CTAs that share a tile along k; they form a cluster.

@@ -57,17 +57,23 @@ __device__ __forceinline__ void tensor_load(void* to, const CUtensorMap& x, int 
       : "memory");
 }
 
+/// The lowest nibbles of the two halves of a word, times `scale`.
+__device__ __forceinline__ uint32_t dequantize_pair(uint32_t word, __half2 scale) {
+  const __half2 bias = __half2half2(__ushort_as_half(0x6408));  // 1032
+  const uint32_t bits = (word & 0x000F000Fu) ^ 0x64086408u;
+  const __half2 product = __hmul2(__hsub2(reinterpret_cast<const __half2&>(bits), bias), scale);
+  return reinterpret_cast<const uint32_t&>(product);
+}
+
 /// Fragment of a word: pairs of channels of rows g, g + 8, g, g + 8, times the scales of the two rows.
 __device__ __forceinline__ void dequantize(uint32_t word, __half2 scale, __half2 scale8, uint32_t (&out)[4]) {
-  const __half2 low_bias = __half2half2(__ushort_as_half(0x6408));   // 1032
   const __half2 high_bias = __half2half2(__ushort_as_half(0xD480));  // -72
   const __half2 sixteenth = __half2half2(__ushort_as_half(0x2C00));
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const uint32_t low = (word & 0x000F000Fu) ^ 0x64086408u, high = (word & 0x00F000F0u) ^ 0x64806480u;
-    const __half2 q_low = __hsub2(reinterpret_cast<const __half2&>(low), low_bias);
+    out[2 * i] = dequantize_pair(word, scale);
+    const uint32_t high = (word & 0x00F000F0u) ^ 0x64806480u;
     const __half2 q_high = __hfma2(reinterpret_cast<const __half2&>(high), sixteenth, high_bias);
-    reinterpret_cast<__half2&>(out[2 * i]) = __hmul2(q_low, scale);
     reinterpret_cast<__half2&>(out[2 * i + 1]) = __hmul2(q_high, scale8);
     word >>= 8;
   }

@@ -37,41 +37,24 @@ __global__ void pack(const uint8_t* values, const __half* scales, int64_t n, int
   }
 }
 
-/// What lane i of four held in v[j] goes to lane j's v[i].
-__device__ void transpose4(uint32_t (&v)[4]) {
-  const int lane = static_cast<int>(threadIdx.x) % 4;
-  const auto swap = [](bool upper, int distance, uint32_t& low, uint32_t& high) {
-    const uint32_t other = __shfl_xor_sync(~0u, upper ? low : high, distance);
-    (upper ? low : high) = other;
-  };
-  swap(lane % 2 != 0, 1, v[0], v[1]), swap(lane % 2 != 0, 1, v[2], v[3]);
-  swap(lane / 2 != 0, 2, v[0], v[2]), swap(lane / 2 != 0, 2, v[1], v[3]);
-}
-
-/// out[row, channel] = fp16(value * scale) of whole tiles, for products of many tokens. A thread has four
-/// fragments; four lanes exchange theirs, so that each stores 8 channels of a row at a time.
+/// out[row, channel] = fp16(value * scale) of whole tiles, 8 channels a thread: for products of many tokens.
 __global__ void __launch_bounds__(kThreads)
     dequantize_weights(const uint8_t* packed, int groups, int64_t rows, int64_t k, __half* out) {
   const uint8_t* unit = packed + int64_t{blockIdx.x} * w4a16::kUnitBytes;
   const int64_t tile = blockIdx.x / groups, group = blockIdx.x % groups;
-  const __half* scales = reinterpret_cast<const __half*>(unit + w4a16::kValueBytes);
+#pragma unroll 4
+  for (int i = static_cast<int>(threadIdx.x); i < w4a16::kValueBytes / 4; i += kThreads) {
+    const int64_t row = tile * w4a16::kTileRows + i / 16, channel = group * w4a16::kGroup + i % 16 * 8;
+    const w4a16::ChunkPlace place = w4a16::chunk_place(i / 16, i % 16);
+    const __half2 scale = __half2half2(reinterpret_cast<const __half*>(unit + w4a16::kValueBytes)[i / 16]);
+    uint32_t v[4];
 #pragma unroll
-  for (int i = static_cast<int>(threadIdx.x); i < w4a16::kValueBytes / 16; i += kThreads) {
-    const uint4 v = reinterpret_cast<const uint4*>(unit)[i];
-    const uint32_t words[4] = {v.x, v.y, v.z, v.w};
-    const int lane = i % 32, g = i / 64 * 16 + lane / 4, t = lane % 4;
-    const __half2 scale = __half2half2(scales[g]), scale8 = __half2half2(scales[g + 8]);
-    const int64_t row = tile * w4a16::kTileRows + g + t % 2 * 8;
-#pragma unroll
-    for (int s = 0; s < 4; ++s) {
-      uint32_t f[4];
-      w4a16::dequantize(words[s], scale, scale8, f);
-      transpose4(f);
-      const int64_t channel = group * w4a16::kGroup + i / 32 % 2 * 64 + s * 16 + t / 2 * 8;
-      if (row < rows && channel < k) {
-        *reinterpret_cast<uint4*>(out + row * k + channel) = {f[0], f[1], f[2], f[3]};
-      }
+    for (int pair = 0; pair < 4; ++pair) {
+      const uint32_t word = *reinterpret_cast<const uint32_t*>(unit + place.byte + 16 * pair);
+      v[pair] = w4a16::dequantize_pair(word >> place.shift, scale);
     }
+    if (row >= rows || channel >= k) continue;
+    *reinterpret_cast<uint4*>(out + row * k + channel) = {v[0], v[1], v[2], v[3]};
   }
 }
 
