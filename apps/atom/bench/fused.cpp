@@ -1,4 +1,5 @@
-// atom bench fused: what a decoder layer does between its linear layers and attention.
+// atom bench fused: what a decoder layer does between its linear layers and attention; op by op, and as the
+// chain of a layer.
 
 #include <memory>
 
@@ -204,6 +205,35 @@ void add_rope(Problems& all, const DeviceContext& device, const ModelShape& mode
   }
 }
 
+/// What a decoder layer runs between its linear layers and attention, one after the other.
+void add_layer(Problems& all, const DeviceContext& device, const ModelShape& model, int64_t tokens) {
+  struct Layer {
+    RowProblem hidden, mlp;
+    RopeProblem rope;
+  };
+  const auto p = std::make_shared<Layer>(
+      RowProblem(device, tokens, model.config.hidden, model.config.hidden),
+      RowProblem(device, tokens, 2 * model.config.intermediate, model.config.intermediate),
+      RopeProblem(device, model, tokens, KvFormat::int4));
+  Measured m;
+  m.name = "layer";
+  m.implementation = "norm, rope, reorder, norm, silu";
+  m.bytes = 3 * (p->hidden.float_bytes(p->hidden.in) + p->hidden.quantized_bytes()) + p->rope.bytes() +
+            p->mlp.float_bytes(p->mlp.in) + p->mlp.quantized_bytes();
+  m.copies = std::max({p->hidden.in.copies, p->mlp.in.copies, p->rope.q.copies});
+  m.launch = [device, p](int64_t copy) {
+    RowProblem& hidden = p->hidden;
+    const RmsNormQuantize norm{hidden.in.view(copy), hidden.weight.data(), 1e-5f, hidden.permutation.data(),
+                               hidden.result(copy)};
+    run(device, norm);
+    run(device, p->rope.op(copy, false));
+    run(device, ReorderQuantize{hidden.in.view(copy), hidden.permutation.data(), hidden.result(copy)});
+    run(device, norm);
+    run(device, SiluMulQuantize{p->mlp.in.view(copy), p->mlp.result(copy)});
+  };
+  all.push_back({"layer", {m}});
+}
+
 void add_ends(Problems& all, const DeviceContext& device, const ModelShape& model, int64_t tokens) {
   struct Ends {
     Rows logits, out;
@@ -253,6 +283,7 @@ void run_fused(Options options) {
       add_norms(problems, context, model, tokens);
       add_silu(problems, context, model, tokens);
       add_rope(problems, context, model, tokens);
+      add_layer(problems, context, model, tokens);
       add_ends(problems, context, model, tokens);
       for (auto& [name, work] : problems) {
         const auto timed = measure(context, std::move(work), options.bench.seconds);

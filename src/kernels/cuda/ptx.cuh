@@ -68,7 +68,15 @@ __device__ __forceinline__ void bulk_load(void* to, const void* from, uint32_t b
       "l"(from), "r"(bytes), "r"(shared_address(barrier)), "l"(policy)
       : "memory");
 }
-/// The same, to the same place in every CTA of the cluster whose bit is set; completes on each one's own
+/// The same, kept in L2 as usual.
+__device__ __forceinline__ void bulk_load(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
+}
+/// The first, to the same place in every CTA of the cluster whose bit is set; completes on each one's own
 /// barrier.
 __device__ __forceinline__ void bulk_load_multicast(void* to, const void* from, uint32_t bytes,
                                                     uint64_t* barrier, uint16_t ranks, uint64_t policy) {
@@ -85,6 +93,9 @@ __device__ __forceinline__ void async_copy(uint32_t to, const void* from, uint64
   asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                "l"(policy)
                : "memory");
+}
+__device__ __forceinline__ void async_copy(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 __device__ __forceinline__ void async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");

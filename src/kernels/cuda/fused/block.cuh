@@ -2,8 +2,7 @@
 
 #include <cstdint>
 
-/// Reductions and scans of a block of kRowThreads threads, in an order that depends on nothing but the
-/// values.
+/// Reductions of a block of kRowThreads threads.
 namespace atom::cuda::fused {
 
 inline constexpr int kRowThreads = 1024;
@@ -25,25 +24,6 @@ __device__ T block_min(T value, T* shared) {
     value = other < value ? other : value;
   }
   return value;
-}
-
-/// Sums of the values of the threads up to and including this one; `shared` as above.
-__device__ inline double block_scan(double value, double* shared) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const auto warp_scan = [lane](double x) {
-    for (int distance = 1; distance < 32; distance *= 2) {
-      const double before = __shfl_up_sync(~0u, x, distance);
-      if (lane >= distance) x += before;
-    }
-    return x;
-  };
-  value = warp_scan(value);
-  __syncthreads();
-  if (lane == 31) shared[warp] = value;
-  __syncthreads();
-  const double totals = warp_scan(shared[lane]);
-  const double before = __shfl_sync(~0u, totals, warp == 0 ? 0 : warp - 1);
-  return warp == 0 ? value : before + value;
 }
 
 /// Order-preserving bits of a candidate for the largest value with the smallest index: least is best.

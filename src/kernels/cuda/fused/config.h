@@ -22,40 +22,75 @@ inline int64_t row_units(const ChannelLayout& layout) {
   return std::max(layout.groups() + (layout.n_outlier > 0 ? 1 : 0), (layout.k + kChannels - 1) / kChannels);
 }
 
-/// Whether the kernel that holds a token's row in shared memory takes it: up to 16,384 channels.
+/// Whether the kernels that hold a token's row in shared memory take it: up to 16,384 channels.
 inline bool is_fast_row(const ChannelLayout& layout) {
   return is_four_aligned(layout) && row_units(layout) <= 128;
 }
 
-/// Shape of a block of that kernel.
-struct RowConfig {
-  /// Units that a warp handles: 1, 2, 4 or 8.
+// A block a token (row_single.cuh).
+
+/// Threads that a block may have; more units a warp need more registers.
+constexpr int max_single_threads(int units_per_warp) {
+  return units_per_warp <= 4 ? 1024 : 544;
+}
+
+/// Shape of a block.
+struct SingleConfig {
+  /// Units that a warp handles: 2, 4 or 8.
   int units_per_warp;
+  /// Quantizing warps; one more walks the sum of squares.
   int warps;
 };
 
-/// Warps that the row kernel of so many units a warp may have; its registers allow no more.
-constexpr int max_warps(int units_per_warp) {
-  return units_per_warp <= 2 ? 32 : 16;
+/// As many warps as there can be, for the shortest time; fewer where several tokens share a multiprocessor.
+inline SingleConfig single_config(const ChannelLayout& layout, int64_t tokens, int sm_count) {
+  const auto units = static_cast<int>(row_units(layout));
+  int per_warp = tokens <= sm_count ? 2 : 4;
+  while (32 * ((units + per_warp - 1) / per_warp + 1) > max_single_threads(per_warp)) per_warp *= 2;
+  return {per_warp, (units + per_warp - 1) / per_warp};
 }
 
-inline constexpr int kMaxTileTokens = 8;
+// Persistent blocks (row_stream.cuh).
 
-/// Tokens whose rows a block holds at once: those that 64 KB hold, but one where blocks are few.
-inline int tile_tokens(int64_t row_bytes, int64_t tokens, int sm_count) {
-  int64_t tile = 1;
-  while (tile < kMaxTileTokens && 2 * tile * row_bytes <= 64 * 1024 && 4 * tile * sm_count <= tokens)
-    tile *= 2;
-  return static_cast<int>(tile);
+inline constexpr int kStreamUnits = 4;
+inline constexpr int kMaxSlots = 8;
+inline constexpr int kMaxStreamThreads = 1024;
+/// Shared memory of a multiprocessor, and what a block takes of it beside its ring.
+inline constexpr int kSharedPerSm = 228 * 1024;
+inline constexpr int kSharedPerBlock = 2048;
+
+struct StreamConfig {
+  /// Blocks on a multiprocessor; 0: the row does not suit this kernel.
+  int blocks;
+  /// Quantizing warps of a block; one more copies, another walks the sums of squares.
+  int warps;
+  int slots;
+  int slot_tokens;
+  /// Bytes from row to row: 64 more than a multiple of 128.
+  int pitch;
+
+  int slot_bytes() const { return slot_tokens * pitch; }
+};
+
+/// As many blocks as registers allow, so that they fill each other's gaps, if each has at least two slots.
+inline StreamConfig stream_config(const ChannelLayout& layout, int element_bytes) {
+  StreamConfig config{};
+  config.warps = static_cast<int>((row_units(layout) + kStreamUnits - 1) / kStreamUnits);
+  config.pitch = (static_cast<int>(layout.k) * element_bytes + 127) / 128 * 128 + 64;
+  for (int blocks = kMaxStreamThreads / (32 * (config.warps + 2)); blocks > 0; --blocks) {
+    for (config.slot_tokens = 2; config.slot_tokens > 0; --config.slot_tokens) {
+      config.slots = std::min(kMaxSlots, (kSharedPerSm / blocks - kSharedPerBlock) / config.slot_bytes());
+      if (config.slots < 2) continue;
+      config.blocks = blocks;
+      return config;
+    }
+  }
+  return config;
 }
 
-/// Few tokens: as many warps as a block can have, for the shortest time. Many: four units a warp, so that
-/// several tokens share a multiprocessor and one's loads hide behind another's arithmetic.
-inline RowConfig row_config(const ChannelLayout& layout, int64_t tokens, int sm_count) {
-  const int64_t units = row_units(layout);
-  int per_warp = tokens <= 2 * int64_t{sm_count} ? 1 : 4;
-  while (per_warp * int64_t{max_warps(per_warp)} < units) per_warp *= 2;
-  return {per_warp, static_cast<int>((units + per_warp - 1) / per_warp)};
+/// Whether the persistent kernel is the faster one: there are more tokens than blocks of a token fit at once.
+inline bool is_stream(const ChannelLayout& layout, const StreamConfig& config, int64_t tokens, int sm_count) {
+  return config.blocks > 0 && layout.n_outlier <= kChannels && tokens > 3 * int64_t{sm_count};
 }
 
 }  // namespace atom::cuda::fused

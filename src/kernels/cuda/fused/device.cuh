@@ -94,8 +94,8 @@ __device__ inline uint32_t low_bytes(uint32_t a, uint32_t b, uint32_t c, uint32_
   return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
 }
 
-/// numerics::sum_of_squares of x in shared memory by one warp: lanes i and i + 16 carry partial sum i; the
-/// result is in every lane. Loads run a batch ahead of the chain of fma.
+/// numerics::sum_of_squares of x in shared memory by half a warp: lane i of its 16 carries partial sum i; the
+/// result is in all of them. The other half may have another x. Loads run a batch ahead of the chain of fma.
 template <class T>
 __device__ float sum_of_squares(const T* x, int n) {
   constexpr int kBatch = 16;
@@ -130,7 +130,7 @@ __device__ float sum_of_squares(const T* x, int n) {
     partial = fmaf(f, f, partial);
   }
   for (int width = 8; width >= 1; width /= 2) partial += __shfl_down_sync(~0u, partial, width, 16);
-  return __shfl_sync(~0u, partial, 0);
+  return __shfl_sync(~0u, partial, 0, 16);
 }
 
 }  // namespace atom::cuda::fused

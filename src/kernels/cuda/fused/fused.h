@@ -12,8 +12,9 @@
 /// in its order, so results are bit-identical (docs/numerics.md); where that is not so, the op says it. A
 /// call whose arguments break a stated condition, or whose launch fails, throws Error. Nothing is allocated.
 ///
-/// Kernels are launched with programmatic dependent launch: what an op is given as a weight, a permutation, a
-/// table or cosines may be read before the kernel ahead of it in the stream has ended; all else is not.
+/// Kernels are launched with programmatic dependent launch: what an op is given as a weight, a permutation,
+/// cosines, positions or slots may be read before the kernel ahead of it in the stream has ended, so kernels
+/// must not write them (copies may); all else is not.
 namespace atom::cuda {
 
 /// A row-major float matrix in f32, f16 or bf16; row r begins at element r * stride.
@@ -138,30 +139,6 @@ struct ArgmaxArgs {
   int32_t* out = nullptr;
 };
 void argmax(const ArgmaxArgs& args, cudaStream_t stream);
-
-/// How a row of logits is sampled; the settings of engine/sampler.h without the repetition penalty.
-struct SamplingRow {
-  float temperature = 0.0f;
-  int32_t top_k = 0;
-  float top_p = 1.0f;
-  float min_p = 0.0f;
-  /// The random number of the draw, in [0, 1).
-  double uniform = 0.0;
-};
-
-/// out[r] = a token of row r. With a temperature of 0 that is argmax. Otherwise w[i] = exp((logit[i] -
-/// largest) / temperature) by the exp of the numeric contract, candidates are ordered by w descending, then
-/// id ascending; kept are the first top_k, of these the fewest whose w add up to top_p of their sum, of these
-/// those with w >= min_p; the token is the first whose running sum of w exceeds uniform * (sum of the kept):
-/// in that order where top_k or top_p is set, else in order of ids, as the CPU's sampler draws. Sums are
-/// exact integers per binade or double in a fixed order: the result depends on nothing but the row. -1 for a
-/// row without a finite logit. logits f32 [rows, vocab] are overwritten; params [rows] on the device.
-struct SampleArgs {
-  MutableMatrix logits;
-  const SamplingRow* params = nullptr;
-  int32_t* out = nullptr;
-};
-void sample(const SampleArgs& args, cudaStream_t stream);
 
 /// out = x, rounded to nearest even; f32 to f16 or bf16, or f16 or bf16 to f32. Overflow gives infinity.
 struct ConvertArgs {

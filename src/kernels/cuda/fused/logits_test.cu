@@ -1,8 +1,4 @@
-#include <algorithm>
-#include <numeric>
-
 #include "kernels/cuda/fused/fused_testing.h"
-#include "kernels/numerics.h"
 
 namespace atom::cuda {
 namespace {
@@ -72,90 +68,6 @@ TEST(CudaArgmax, TakesTheFirstLargest) {
     const auto found = out.read();
     for (int64_t r = 0; r < 12; ++r) EXPECT_EQ(found[static_cast<size_t>(r)], argmax_of(x.row(r), vocab));
   }
-}
-
-/// What fused.h says sample() chooses, by sorting. `margin`: how far the choice is from another one, as a
-/// share of the weights; the order of sums decides below 1e-12 or so.
-int32_t sample_by_sorting(const float* x, int64_t n, const SamplingRow& row, double& margin) {
-  margin = 1.0;
-  const int32_t best = argmax_of(x, n);
-  if (best < 0 || row.temperature == 0.0f) return best;
-  std::vector<float> w(static_cast<size_t>(n));
-  std::vector<size_t> ids;
-  for (size_t i = 0; i < w.size(); ++i) {
-    w[i] = x[i] < INFINITY ? numerics::exp((x[i] - x[best]) / row.temperature) : 0.0f;
-    if (w[i] > 0) ids.push_back(i);
-  }
-  const bool ordered = row.top_k > 0 || row.top_p < 1.0f;
-  if (ordered) std::stable_sort(ids.begin(), ids.end(), [&](size_t a, size_t b) { return w[a] > w[b]; });
-  const auto total = [&] {
-    return std::accumulate(ids.begin(), ids.end(), 0.0, [&](double s, size_t i) { return s + w[i]; });
-  };
-  // Keeps or draws: the first place at which the sum reaches, or exceeds, a target.
-  const auto place = [&](double target, bool exceed) {
-    double sum = 0;
-    const double scale = total();
-    for (size_t i = 0; i < ids.size(); ++i) {
-      sum += w[ids[i]];
-      margin = std::min(margin, std::fabs(sum - target) / scale);
-      if (exceed ? sum > target : sum >= target) return i;
-    }
-    return ids.size() - 1;
-  };
-  if (row.top_k > 0 && static_cast<size_t>(row.top_k) < ids.size())
-    ids.resize(static_cast<size_t>(row.top_k));
-  if (row.top_p < 1.0f) ids.resize(place(static_cast<double>(row.top_p) * total(), false) + 1);
-  std::erase_if(ids, [&](size_t i) { return w[i] < std::min(row.min_p, 1.0f); });
-  return static_cast<int32_t>(ids[place(row.uniform * total(), true)]);
-}
-
-TEST(CudaSample, EqualsSorting) {
-  ATOM_NEEDS_GPU();
-  Random random(8);
-  int close = 0, compared = 0;
-  for (const int64_t vocab : kVocabularies) {
-    const int64_t rows = vocab > 40000 ? 24 : 120;
-    Matrix<float> x = logits_of(random, rows, vocab);
-    std::vector<SamplingRow> params;
-    for (int64_t r = 0; r < rows; ++r) {
-      SamplingRow row;
-      const float temperatures[] = {1.0f, 0.7f, 0.0f, 2.0f, 0.001f, 1.0f};
-      const int32_t top_ks[] = {0, 1, 5, 50, 1000, 1 << 20};
-      const float top_ps[] = {1.0f, 0.9f, 0.5f, 0.01f, 0.9999f};
-      const float min_ps[] = {0.0f, 0.0f, 0.05f, 1.0f};
-      row.temperature = temperatures[random.below(6)];
-      row.top_k = random.below(2) == 0 ? 0 : top_ks[random.below(6)];
-      row.top_p = random.below(2) == 0 ? 1.0f : top_ps[random.below(5)];
-      row.min_p = min_ps[random.below(4)];
-      row.uniform = random.below(10) == 0   ? 0.0
-                    : random.below(10) == 0 ? 0x1.fffffffffffffp-1
-                                            : random.uniform();
-      params.push_back(row);
-    }
-    DeviceMatrix device_x(DType::f32, x, 5);
-    DeviceArray<SamplingRow> device_params(params);
-    DeviceArray<int32_t> out(static_cast<size_t>(rows));
-    cuda::sample(
-        {{device_x.bytes.data(), DType::f32, rows, vocab, device_x.stride}, device_params.data(), out.data()},
-        nullptr);
-    const auto found = out.read();
-    for (size_t r = 0; r < params.size(); ++r) {
-      double margin = 0;
-      const int32_t expected = sample_by_sorting(x.row(static_cast<int64_t>(r)), vocab, params[r], margin);
-      ++compared;
-      // On an edge between tokens, rounding of the sums decides.
-      if (margin < 1e-13) {
-        ++close;
-        EXPECT_GE(found[r], 0);
-        continue;
-      }
-      EXPECT_EQ(found[r], expected) << "vocab " << vocab << " row " << r << " temperature "
-                                    << params[r].temperature << " top_k " << params[r].top_k << " top_p "
-                                    << params[r].top_p << " min_p " << params[r].min_p << " uniform "
-                                    << params[r].uniform;
-    }
-  }
-  EXPECT_LT(close, compared / 3);
 }
 
 }  // namespace

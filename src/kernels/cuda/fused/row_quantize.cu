@@ -1,45 +1,42 @@
 #include "kernels/cuda/fused/config.h"
 #include "kernels/cuda/fused/dispatch.h"
 #include "kernels/cuda/fused/general_quantize.cuh"
-#include "kernels/cuda/fused/row_quantize.cuh"
+#include "kernels/cuda/fused/row_single.cuh"
+#include "kernels/cuda/fused/row_stream.cuh"
 #include "kernels/cuda/runtime.h"
 
-// rms_norm_quantize and reorder_quantize: the row kernel where the layout is fast, else the general one.
+// rms_norm_quantize and reorder_quantize: a row kernel where the layout is fast, else the general one.
 namespace atom::cuda {
 namespace {
 
 using namespace fused;
 
 template <class In, bool norm, int units>
-void launch_rows(const RowQuantize& a, int warps, cudaStream_t stream) {
-  const size_t shared = static_cast<size_t>(a.k) * sizeof(In) * static_cast<size_t>(a.tile_tokens);
-  const int threads = 32 * warps;
-  const auto kernel = row_quantize_kernel<In, norm, units>;
-  const int sms = sm_count();
-  const int64_t tiles = (a.blocks.tokens + a.tile_tokens - 1) / a.tile_tokens;
-  int resident = 1;
-  if (tiles > sms) {
-    ATOM_CUDA_CHECK(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
-    ATOM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));
-    ATOM_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared));
-  }
-  const int64_t blocks = std::min<int64_t>(tiles, int64_t{sms} * std::max(resident, 1));
-  launch(kernel, dim3(static_cast<unsigned>(blocks)), threads, shared, stream, {}, a);
+void launch_single(const RowQuantize& a, int warps, cudaStream_t stream) {
+  launch(row_single_kernel<In, norm, units>, dim3(static_cast<unsigned>(a.blocks.tokens)),
+         32 * (warps + (norm ? 1 : 0)), static_cast<size_t>(copied_bytes<In>(a.k)), stream, {}, a);
 }
 
 template <class In, bool norm>
-void launch_rows(const RowQuantize& a, const RowConfig& config, cudaStream_t stream) {
+void launch_single(const RowQuantize& a, const SingleConfig& config, cudaStream_t stream) {
   switch (config.units_per_warp) {
-    case 1:
-      return launch_rows<In, norm, 1>(a, config.warps, stream);
     case 2:
-      return launch_rows<In, norm, 2>(a, config.warps, stream);
+      return launch_single<In, norm, 2>(a, config.warps, stream);
     case 4:
-      return launch_rows<In, norm, 4>(a, config.warps, stream);
+      return launch_single<In, norm, 4>(a, config.warps, stream);
     default:
-      return launch_rows<In, norm, 8>(a, config.warps, stream);
+      return launch_single<In, norm, 8>(a, config.warps, stream);
   }
+}
+
+template <class In, bool norm>
+void launch_stream(const RowQuantize& a, const StreamConfig& config, int sms, cudaStream_t stream) {
+  const auto kernel = row_stream_kernel<In, norm>;
+  const int64_t tiles = (a.blocks.tokens + config.slot_tokens - 1) / config.slot_tokens;
+  const int64_t blocks = std::min(tiles, int64_t{sms} * config.blocks);
+  ATOM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));
+  launch(kernel, dim3(static_cast<unsigned>(blocks)), 32 * (config.warps + (norm ? 2 : 1)),
+         static_cast<size_t>(config.slots * config.slot_bytes()), stream, {}, a, config);
 }
 
 template <bool norm>
@@ -58,21 +55,24 @@ void quantize_rows(const ConstMatrix& x, const float* weight, float eps, const i
     if (out.form == ActivationForm::blocks && aligned && is_fast_row(layout)) {
       const bool four = out.spec.bits == 4;
       const int sms = sm_count();
+      const ActivationBlocks blocks{x.rows, layout.groups(), layout.n_outlier};
       const RowQuantize a{x.data,
                           x.stride,
                           weight,
                           eps,
                           permutation,
-                          {x.rows, layout.groups(), layout.n_outlier},
+                          blocks,
+                          blocks.stride(),
                           static_cast<int>(layout.k),
                           static_cast<int>(layout.k_normal()),
                           out.spec.clip,
                           four ? -8.0f : -127.0f,
                           four ? 7.0f : 127.0f,
-                          tile_tokens(layout.k * static_cast<int64_t>(sizeof(In)), x.rows, sms),
                           out.values,
                           out.scales};
-      return launch_rows<In, norm>(a, row_config(layout, x.rows, sms), stream);
+      const StreamConfig ring = stream_config(layout, sizeof(In));
+      if (is_stream(layout, ring, x.rows, sms)) return launch_stream<In, norm>(a, ring, sms, stream);
+      return launch_single<In, norm>(a, single_config(layout, x.rows, sms), stream);
     }
     const GeneralQuantize a{x.data, x.stride, x.rows, weight, eps, permutation, out};
     launch(general_quantize_kernel<In, kBefore>, dim3(static_cast<unsigned>(x.rows)), kGeneralThreads,

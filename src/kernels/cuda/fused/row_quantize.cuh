@@ -1,14 +1,12 @@
 #pragma once
 
 // (RMSNorm +) gather + quantize: x [tokens, stride] f32, f16 or bf16 -> ActivationBlocks (groups of 128, INT8
-// outliers; kernels/cuda/layout.h).
-// Persistent blocks; a tile of 1 to 8 tokens' rows comes to shared memory by 16-byte cp.async. A warp a token
-// walks the 16 chains of its sum of squares (the contract's order: hidden/16 dependent fma; tokens of a tile
-// share that wait). Then a warp gathers units of 128 channels, four a lane; a lane keeps the channels'
-// numbers and norm weights in registers for all tokens. It finds the scales by warp reductions, computes the
-// divisions for all its units at once, a lane each, and stores four bytes a lane: 128 consecutive bytes of a
-// block. The outliers are one unit of n_outlier channels. Blocks of a multiprocessor hide each other's loads.
-// Source: Atom, section 4.3; docs/numerics.md.
+// outliers; kernels/cuda/layout.h). What the two kernels share: row_single.cuh, a block a token, for few
+// tokens; row_stream.cuh, persistent blocks with a pipeline of tokens, for many.
+// A unit is 128 normal channels, or all the outliers. A warp gathers its units from the token's row in shared
+// memory, four channels a lane, whose places and norm weights it keeps in registers; it finds the scales by
+// warp reductions, computes the divisions for all its units at once, a lane each, and stores four bytes a
+// lane: 128 consecutive bytes of a block. Source: Atom, section 4.3; docs/numerics.md.
 
 #include "kernels/cuda/fused/config.h"
 #include "kernels/cuda/fused/device.cuh"
@@ -23,20 +21,16 @@ struct RowQuantize {
   float eps;
   const int32_t* permutation;
   ActivationBlocks blocks;
+  /// Of `blocks`: computing it takes a loop.
+  int64_t token_stride;
   int k;
   int k_normal;
   float clip;
   float low;
   float high;
-  int tile_tokens;
   int8_t* values;
   float* scales;
 };
-
-__device__ inline void copy16(void* shared, const void* global) {
-  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
-}
 
 /// Scale of a unit whose largest magnitude is `max_abs`, quantization of a lane's four channels.
 __device__ inline uint32_t quantize4(const Four& y, float inverse, float low, float high) {
@@ -53,132 +47,137 @@ __device__ inline float max_magnitude(const Four& y) {
   return fmaxf(fmaxf(fmaxf(fabsf(y.v[0]), fabsf(y.v[1])), fmaxf(fabsf(y.v[2]), fabsf(y.v[3]))), 0.0f);
 }
 
-/// Stores a lane's four channels of a block.
-__device__ inline void store_block(const RowQuantize& a, int64_t token, int64_t block, int lane, uint32_t q) {
-  *reinterpret_cast<uint32_t*>(a.values + a.blocks.value(token, block, 4 * lane)) = q;
+/// Where a lane's four channels of block 0 of a token lie in the values; block b is b * block_bytes(a)
+/// behind.
+__device__ inline int8_t* block_of(const RowQuantize& a, int64_t token, int lane) {
+  return a.values + token * kUnitChannels + ((lane / 4) ^ static_cast<int>(token % 8)) * 16 + lane % 4 * 4;
+}
+__device__ inline int64_t block_bytes(const RowQuantize& a) {
+  return a.token_stride * kUnitChannels;
 }
 
-template <class In, bool kNorm, int kUnits>
-__global__ void __launch_bounds__(32 * max_warps(kUnits)) row_quantize_kernel(const RowQuantize a) {
-  extern __shared__ __align__(16) unsigned char shared[];
-  __shared__ float factors[kMaxTileTokens];
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int warps = static_cast<int>(blockDim.x) / 32;
-  const int row_bytes = (a.k * static_cast<int>(sizeof(In)) + 15) / 16 * 16;
-  const int groups = static_cast<int>(a.blocks.groups);
-  const int n_outlier = static_cast<int>(a.blocks.n_outlier);
-  const int units = groups + (n_outlier > 0 ? 1 : 0);
-  launch_dependents();
+/// `x`, so that what is computed from it stays in a loop over tokens: kept in registers, it would not fit.
+template <class T>
+__device__ T opaque(T x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
 
-  // A lane's channels as 16-bit numbers, and their weights; what lies beyond a unit's end is marked.
-  constexpr uint32_t kNone = 0xFFFFu;
-  struct Channels {
-    uint32_t low, high;
-  };
-  const auto channels_at = [&](int start, int end) {
-    if (start >= end) return Channels{kNone, kNone};
-    int4 p = make_int4(start, start + 1, start + 2, start + 3);
-    if (a.permutation != nullptr) p = *reinterpret_cast<const int4*>(a.permutation + start);
-    return Channels{static_cast<uint32_t>(p.x) | static_cast<uint32_t>(p.y) << 16,
-                    static_cast<uint32_t>(p.z) | static_cast<uint32_t>(p.w) << 16};
-  };
-  const auto pick = [&](const auto* row, const Channels& c) {
-    if (c.low == kNone) return Four{};
-    return Four{{widen(row[c.low & 0xFFFFu]), widen(row[c.low >> 16]), widen(row[c.high & 0xFFFFu]),
-                 widen(row[c.high >> 16])}};
-  };
-  Channels channels[kUnits];
-  Four weight[kUnits];
+/// Bytes of a row that are copied: whole pieces of 16.
+template <class In>
+__host__ __device__ constexpr int copied_bytes(int k) {
+  return (k * static_cast<int>(sizeof(In)) + 15) / 16 * 16;
+}
+
+__device__ inline int unit_count(const RowQuantize& a) {
+  return static_cast<int>(a.blocks.groups) + (a.blocks.n_outlier > 0 ? 1 : 0);
+}
+
+/// Quantizes and stores a warp's units first, first + step, ...; y[j] are the lane's channels of the j-th,
+/// padding being zero. `outliers`, called for a block of more than 128 outliers, gives its channels; kMore:
+/// there may be such blocks.
+template <bool kMore, int kUnits, class Outliers>
+__device__ void quantize_units(const RowQuantize& a, int64_t token, int first, int step,
+                               const Four (&y)[kUnits], const Outliers& outliers) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, mine = lane % kUnits;
+  const int groups = static_cast<int>(a.blocks.groups), units = unit_count(a);
+  const int more = kMore ? static_cast<int>(a.blocks.outlier_blocks()) : 1;
+  float my_largest = 0.0f;
 #pragma unroll
   for (int j = 0; j < kUnits; ++j) {
-    const int unit = warp + j * warps;
-    const int start = (unit < groups ? unit * 128 : a.k_normal) + 4 * lane;
-    channels[j] = channels_at(start, unit < groups ? a.k_normal : unit < units ? a.k : 0);
-    if constexpr (kNorm) weight[j] = pick(a.weight, channels[j]);
+    float largest = max_magnitude(y[j]);
+    if (kMore && first + j * step == groups) {
+      for (int b = 1; b < more; ++b) largest = fmaxf(largest, max_magnitude(outliers(b)));
+    }
+    const float of_unit = warp_max_magnitude(largest);
+    my_largest = mine == j ? of_unit : my_largest;
   }
-  // The lane's share of the divisions: unit `mine` of the warp's.
-  const int mine = lane % kUnits;
-  const int my_unit = warp + mine * warps;
-  const float my_clip = my_unit < groups ? a.clip : 1.0f;
-  const float my_high = my_unit < groups ? a.high : 127.0f;
-  const auto fetch = [&](int64_t token, unsigned char* to) {
-    const auto* from = reinterpret_cast<const unsigned char*>(static_cast<const In*>(a.x) + token * a.stride);
-    const int step = 16 * static_cast<int>(blockDim.x);
-    for (int byte = 16 * static_cast<int>(threadIdx.x); byte < row_bytes; byte += step) {
-      copy16(to + byte, from + byte);
-    }
-  };
-  // Normalizes, (where kNorm) and quantizes a token's row.
-  const auto quantize_row = [&](int64_t token, const In* x, float factor) {
-    // Padding stays zero whatever the factor is.
-    const auto normed = [&](const Channels& c, const Four& w) {
-      Four y = pick(x, c);
-      if (c.low == kNone) return y;
-      for (int i = 0; kNorm && i < 4; ++i) y.v[i] = (y.v[i] * factor) * w.v[i];
-      return y;
-    };
-    // Outliers beyond the first 128.
-    const auto more_outliers = [&](int block) {
-      const Channels c = channels_at(a.k_normal + 128 * block + 4 * lane, a.k);
-      return normed(c, kNorm ? pick(a.weight, c) : Four{});
-    };
-    Four y[kUnits];
-    float largest[kUnits];
+  // The lane's share of the divisions.
+  const int my_unit = first + mine * step;
+  const bool my_normal = my_unit < groups;
+  const float my_scale =
+      numerics::symmetric_scale(my_largest, my_normal ? a.clip : 1.0f, my_normal ? a.high : 127.0f);
+  const float my_inverse = numerics::inverse_scale(my_scale);
+  if (lane < kUnits && my_unit < units) a.scales[my_unit * a.token_stride + token] = my_scale;
+  if (a.blocks.n_outlier == 0 && first == 0 && lane == 0) a.scales[groups * a.token_stride + token] = 0.0f;
+  int8_t* to = block_of(a, token, lane) + first * block_bytes(a);
 #pragma unroll
-    for (int j = 0; j < kUnits; ++j) {
-      y[j] = normed(channels[j], weight[j]);
-      largest[j] = max_magnitude(y[j]);
-      if (n_outlier > 128 && warp + j * warps == groups) {
-        for (int b = 1; b < static_cast<int>(a.blocks.outlier_blocks()); ++b) {
-          largest[j] = fmaxf(largest[j], max_magnitude(more_outliers(b)));
-        }
+  for (int j = 0; j < kUnits; ++j) {
+    const int unit = opaque(first) + j * step;
+    const float inverse = __shfl_sync(~0u, my_inverse, j);
+    if (unit < units) {
+      const bool normal = unit < groups;
+      *reinterpret_cast<uint32_t*>(to) =
+          quantize4(y[j], inverse, normal ? a.low : -127.0f, normal ? a.high : 127.0f);
+      for (int b = 1; kMore && !normal && b < more; ++b) {
+        *reinterpret_cast<uint32_t*>(to + b * block_bytes(a)) =
+            quantize4(outliers(b), inverse, -127.0f, 127.0f);
       }
     }
-    float my_largest = 0.0f;
-#pragma unroll
-    for (int j = 0; j < kUnits; ++j) {
-      const float of_unit = warp_max_magnitude(largest[j]);
-      my_largest = mine == j ? of_unit : my_largest;
-    }
-    const float my_scale = numerics::symmetric_scale(my_largest, my_clip, my_high);
-    const float my_inverse = numerics::inverse_scale(my_scale);
-    if (lane < kUnits && my_unit < units) a.scales[a.blocks.scale(token, my_unit)] = my_scale;
-#pragma unroll
-    for (int j = 0; j < kUnits; ++j) {
-      const int unit = warp + j * warps;
-      const float inverse = __shfl_sync(~0u, my_inverse, j);
-      if (unit < groups) {
-        store_block(a, token, unit, lane, quantize4(y[j], inverse, a.low, a.high));
-      } else if (unit < units) {
-        store_block(a, token, groups, lane, quantize4(y[j], inverse, -127.0f, 127.0f));
-        for (int b = 1; b < static_cast<int>(a.blocks.outlier_blocks()); ++b) {
-          store_block(a, token, groups + b, lane, quantize4(more_outliers(b), inverse, -127.0f, 127.0f));
-        }
-      }
-    }
-    if (n_outlier == 0 && threadIdx.x == 0) a.scales[a.blocks.scale(token, groups)] = 0.0f;
-  };
-
-  wait_for_dependencies();
-  const int64_t step = int64_t{gridDim.x} * a.tile_tokens;
-  for (int64_t first = int64_t{blockIdx.x} * a.tile_tokens; first < a.blocks.tokens; first += step) {
-    const int count = static_cast<int>(min(int64_t{a.tile_tokens}, a.blocks.tokens - first));
-    __syncthreads();
-    for (int i = 0; i < count; ++i) fetch(first + i, shared + i * row_bytes);
-    asm volatile("cp.async.wait_all;" ::: "memory");
-    __syncthreads();
-    const auto row = [&](int i) { return reinterpret_cast<const In*>(shared + i * row_bytes); };
-    if constexpr (kNorm) {
-      for (int i = warp; i < count; i += warps) {
-        const float sum = sum_of_squares(row(i), a.k);
-        if (lane == 0) factors[i] = numerics::inverse_rms(sum, a.k, a.eps);
-      }
-      __syncthreads();
-    }
-#pragma unroll 1
-    for (int i = 0; i < count; ++i) quantize_row(first + i, row(i), kNorm ? factors[i] : 1.0f);
+    to += step * block_bytes(a);
   }
 }
+
+/// The units of a warp, `first`, first + step, ...: what a lane keeps of its four channels of each.
+template <class In, bool kNorm, int kUnits>
+struct WarpUnits {
+  /// A channel's place in a row in bytes, two of them a word.
+  uint32_t places[kUnits][2];
+  Four weight[kNorm ? kUnits : 1];
+  /// Bit j: the lane has channels of unit j.
+  uint32_t real = 0;
+  bool all_real;
+  int first, step;
+
+  __device__ WarpUnits(const RowQuantize& a, int first_unit, int unit_step)
+      : first(first_unit), step(unit_step) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int groups = static_cast<int>(a.blocks.groups), units = unit_count(a);
+#pragma unroll
+    for (int j = 0; j < kUnits; ++j) {
+      const int unit = first + j * step;
+      const int start = (unit < groups ? unit * 128 : a.k_normal) + 4 * lane;
+      const bool mine = unit < units && start < (unit < groups ? a.k_normal : a.k);
+      real |= mine ? 1u << j : 0u;
+      const int4 c = channels_at(a, mine ? start : 0);
+      places[j][0] = place(c.x) | place(c.y) << 16;
+      places[j][1] = place(c.z) | place(c.w) << 16;
+      if constexpr (kNorm) weight[j] = {{a.weight[c.x], a.weight[c.y], a.weight[c.z], a.weight[c.w]}};
+    }
+    all_real = __all_sync(~0u, real == (1u << kUnits) - 1);
+  }
+
+  __device__ static uint32_t place(int channel) {
+    return static_cast<uint32_t>(channel) * static_cast<uint32_t>(sizeof(In));
+  }
+  __device__ static int4 channels_at(const RowQuantize& a, int start) {
+    if (a.permutation != nullptr) return *reinterpret_cast<const int4*>(a.permutation + start);
+    return make_int4(start, start + 1, start + 2, start + 3);
+  }
+
+  /// The lane's channels of the row, as they are.
+  __device__ void gather(const unsigned char* row, Four (&y)[kUnits]) const {
+    const auto at = [row](uint32_t byte) { return widen(*reinterpret_cast<const In*>(row + byte)); };
+#pragma unroll
+    for (int j = 0; j < kUnits; ++j) {
+      const uint32_t low = opaque(places[j][0]), high = opaque(places[j][1]);
+      y[j] = {{at(low & 0xFFFFu), at(low >> 16), at(high & 0xFFFFu), at(high >> 16)}};
+    }
+  }
+
+  /// What `gather` gave, normalized where kNorm; what is padding is zero, whatever the factor is.
+  __device__ void normalize(Four (&y)[kUnits], float factor) const {
+#pragma unroll
+    for (int j = 0; j < kUnits; ++j) {
+#pragma unroll
+      for (int i = 0; kNorm && i < 4; ++i) y[j].v[i] = (y[j].v[i] * factor) * weight[j].v[i];
+    }
+    if (all_real) return;
+#pragma unroll
+    for (int j = 0; j < kUnits; ++j) {
+      if ((real >> j & 1) == 0) y[j] = Four{};
+    }
+  }
+};
 
 }  // namespace atom::cuda::fused

@@ -8,20 +8,41 @@ using namespace fused_test;
 
 constexpr DType kTypes[] = {DType::f32, DType::f16, DType::bf16};
 
-TEST(RowConfig, CoversEveryUnitAndFitsABlock) {
+TEST(SingleConfig, CoversEveryUnitAndFitsABlock) {
   for (const int64_t k : {4, 128, 576, 4096, 5120, 8192, 16384}) {
     for (const int64_t n_outlier : {0, 64, 128}) {
-      for (const int64_t tokens : {1, 264, 265, 16384}) {
+      for (const int64_t tokens : {1, 132, 133, 16384}) {
         const ChannelLayout layout{k, n_outlier};
         if (n_outlier > k || !fused::is_fast_row(layout)) continue;
-        const auto config = fused::row_config(layout, tokens, 132);
-        EXPECT_GE(config.units_per_warp * config.warps, layout.groups() + (n_outlier > 0 ? 1 : 0));
-        EXPECT_GE(config.units_per_warp * config.warps * 128, k);
-        EXPECT_LE(config.warps, fused::max_warps(config.units_per_warp));
+        const auto config = fused::single_config(layout, tokens, 132);
+        EXPECT_GE(config.units_per_warp * config.warps, fused::row_units(layout));
+        EXPECT_LE(32 * (config.warps + 1), fused::max_single_threads(config.units_per_warp));
         EXPECT_LE(config.units_per_warp, 8);
       }
     }
   }
+}
+
+TEST(StreamConfig, FitsAMultiprocessor) {
+  for (const int64_t k : {4, 128, 576, 4096, 5120, 8192, 14336}) {
+    for (const int element : {2, 4}) {
+      const ChannelLayout layout{k, k > 128 ? 128 : 0};
+      const auto config = fused::stream_config(layout, element);
+      ASSERT_GE(config.blocks, 1) << k;
+      EXPECT_GE(config.slots, 2);
+      EXPECT_LE(config.slots, fused::kMaxSlots);
+      EXPECT_GE(config.warps * fused::kStreamUnits, fused::row_units(layout));
+      EXPECT_LE(config.blocks * 32 * (config.warps + 2), 1024);
+      EXPECT_LE(config.blocks * (config.slots * config.slot_bytes() + 2048), 228 * 1024);
+      EXPECT_GE(config.pitch, k * element);
+      // The second token's chains read the other 16 banks.
+      EXPECT_EQ(config.pitch % 128, 64);
+    }
+  }
+  EXPECT_EQ(fused::stream_config({4096, 128}, 4).blocks, 3);
+  EXPECT_EQ(fused::stream_config({16384, 128}, 2).blocks, 0);
+  const auto ring = fused::stream_config({4096, 256}, 4);
+  EXPECT_FALSE(fused::is_stream({4096, 256}, ring, 4096, 132));
 }
 
 TEST(CudaRmsNorm, EqualsTheReference) {

@@ -1,8 +1,9 @@
 // silu(gate) * up, plain and quantized. gate_up [tokens, stride] f32, f16 or bf16, gate in columns [0,
 // inner), up in [inner, 2 * inner). Plain: four elements a thread. Quantized: to ActivationBlocks, a warp
-// handles kUnits units of 128 channels of a token, four a lane, all loads first; the scale by shuffles, 128
-// consecutive bytes of a block written at once. The outliers are one unit; more than 128 are computed twice.
-// Anything else goes to the general kernel. x / (1 + exp(-x)) by the contract's exp and IEEE division.
+// handles kUnits units of 128 channels of a token, four a lane, all loads first, then as row_quantize.cuh
+// does it. The outliers are one unit; more than 128 are computed twice. Anything else goes to the general
+// kernel. x / (1 + exp(-x)) by the contract's exp and IEEE division: instructions are what limits this
+// kernel, so both have a form without branches.
 // Source: Atom, section 4.3.
 
 #include "kernels/cuda/fused/config.h"
@@ -18,9 +19,41 @@ using namespace fused;
 
 constexpr int kThreads = 256;
 
+/// Whether `plain_silu` is right: exp(-x) neither overflows nor underflows, and the quotient is no subnormal
+/// number but where it is exactly x / 2.
+__device__ bool is_plain(float x) {
+  return fabsf(x - 30.0f) <= 57.0f;
+}
+
+/// numerics::silu of a plain x to the bit, without branches: the integer n of exp is taken from the bits of
+/// the sum that rounds it, and the quotient is the classic one, from a reciprocal refined once and corrected
+/// by its exact remainder, as IEEE division does it away from the ends of the range (Markstein 1990,
+/// "Computation of elementary functions on the IBM RISC System/6000 processor", section 4). The signs are
+/// such that -0 stays -0.
+__device__ float plain_silu(float x) {
+  const float shifted = fmaf(-x, 1.44269504088896341f, 12582912.0f);
+  const float power = __uint_as_float((__float_as_uint(shifted) << 23) + 0x3F800000u);
+  const float divisor = 1.0f + numerics::exp_fraction(-x, shifted - 12582912.0f) * power;
+  float reciprocal;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(divisor));
+  reciprocal = fmaf(fmaf(-divisor, reciprocal, 1.0f), reciprocal, reciprocal);
+  const float quotient = x * reciprocal;
+  return fmaf(-fmaf(divisor, quotient, -x), reciprocal, quotient);
+}
+
+__device__ __noinline__ float any_silu(float x) {
+  return numerics::silu(x);
+}
+
 __device__ Four silu_mul4(const Four& gate, const Four& up) {
   Four y;
-  for (int i = 0; i < 4; ++i) y.v[i] = numerics::silu(gate.v[i]) * up.v[i];
+  if (is_plain(gate.v[0]) && is_plain(gate.v[1]) && is_plain(gate.v[2]) && is_plain(gate.v[3])) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) y.v[i] = plain_silu(gate.v[i]) * up.v[i];
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) y.v[i] = any_silu(gate.v[i]) * up.v[i];
+  }
   return y;
 }
 
@@ -58,7 +91,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_quantize_kernel(const RowQu
   launch_dependents();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int groups = static_cast<int>(a.blocks.groups);
+  const int groups = static_cast<int>(a.blocks.groups), units = unit_count(a);
   const int64_t token = blockIdx.x;
   const In* gate = static_cast<const In*>(a.x) + token * a.stride;
   const In* up = gate + a.k;
@@ -70,36 +103,18 @@ __global__ void __launch_bounds__(kThreads) silu_mul_quantize_kernel(const RowQu
 #pragma unroll
   for (int j = 0; j < kUnits; ++j) {
     const int unit = first + j, start = start_of(unit);
-    const bool real = unit <= groups && start < (unit < groups ? a.k_normal : a.k);
+    const bool real = unit < units && start < (unit < groups ? a.k_normal : a.k);
     g[j] = real ? load4(gate + start) : Four{};
     u[j] = real ? load4(up + start) : Four{};
   }
 #pragma unroll
-  for (int j = 0; j < kUnits; ++j) {
-    const int unit = first + j;
-    if (unit > groups) break;
-    const Four y = silu_mul4(g[j], u[j]);
-    if (unit < groups) {
-      const float scale = numerics::symmetric_scale(warp_max_magnitude(max_magnitude(y)), a.clip, a.high);
-      store_block(a, token, unit, lane, quantize4(y, numerics::inverse_scale(scale), a.low, a.high));
-      if (lane == 0) a.scales[a.blocks.scale(token, unit)] = scale;
-      continue;
-    }
-    const auto block = [&](int b) {
-      const int start = a.k_normal + 128 * b + 4 * lane;
-      if (b == 0) return y;
-      return start < a.k ? silu_mul4(load4(gate + start), load4(up + start)) : Four{};
-    };
-    const int blocks = static_cast<int>(a.blocks.outlier_blocks());
-    float largest = max_magnitude(y);
-    for (int b = 1; b < blocks; ++b) largest = fmaxf(largest, max_magnitude(block(b)));
-    const float scale = numerics::symmetric_scale(warp_max_magnitude(largest), 1.0f, 127.0f);
-    const float inverse = numerics::inverse_scale(scale);
-    for (int b = 0; b < blocks; ++b) {
-      store_block(a, token, groups + b, lane, quantize4(block(b), inverse, -127.0f, 127.0f));
-    }
-    if (lane == 0) a.scales[a.blocks.scale(token, groups)] = scale;
-  }
+  for (int j = 0; j < kUnits; ++j) g[j] = silu_mul4(g[j], u[j]);
+  // Outliers beyond the first 128.
+  const auto more_outliers = [&](int b) {
+    const int start = a.k_normal + 128 * b + 4 * lane;
+    return start < a.k ? silu_mul4(load4(gate + start), load4(up + start)) : Four{};
+  };
+  quantize_units<true>(a, token, first, 1, g, more_outliers);
 }
 
 }  // namespace
@@ -132,26 +147,30 @@ void silu_mul_quantize(const SiluMulQuantizeArgs& args, cudaStream_t stream) {
     using In = typename decltype(type)::type;
     if (out.form == ActivationForm::blocks && aligned && is_four_aligned(layout)) {
       const bool four = out.spec.bits == 4;
+      const ActivationBlocks blocks{x.rows, layout.groups(), layout.n_outlier};
       const RowQuantize a{x.data,
                           x.stride,
                           nullptr,
                           0.0f,
                           nullptr,
-                          {x.rows, layout.groups(), layout.n_outlier},
+                          blocks,
+                          blocks.stride(),
                           static_cast<int>(layout.k),
                           static_cast<int>(layout.k_normal()),
                           out.spec.clip,
                           four ? -8.0f : -127.0f,
                           four ? 7.0f : 127.0f,
-                          1,
                           out.values,
                           out.scales};
-      // The unit of the outliers always exists: it writes their scale, 0 when there are none.
-      const int units = static_cast<int>(layout.groups()) + 1;
-      const int per_warp = x.rows <= 64 ? 1 : 2;
-      const dim3 grid(static_cast<unsigned>(x.rows), blocks_for(units, kThreads / 32 * per_warp));
-      return launch(per_warp == 1 ? silu_mul_quantize_kernel<In, 1> : silu_mul_quantize_kernel<In, 2>, grid,
-                    kThreads, 0, stream, {}, a);
+      // Few tokens: a unit a warp, for the shortest time. Many: four, for more loads in flight.
+      const auto run = [&](auto kernel, int per_warp) {
+        const dim3 grid(static_cast<unsigned>(x.rows),
+                        blocks_for(std::max<int64_t>(row_units(layout), 1), kThreads / 32 * per_warp));
+        launch(kernel, grid, kThreads, 0, stream, {}, a);
+      };
+      if (x.rows <= 64) return run(silu_mul_quantize_kernel<In, 1>, 1);
+      if (x.rows <= 512) return run(silu_mul_quantize_kernel<In, 2>, 2);
+      return run(silu_mul_quantize_kernel<In, 4>, 4);
     }
     const GeneralQuantize a{x.data, x.stride, x.rows, nullptr, 0.0f, nullptr, out};
     launch(general_quantize_kernel<In, Before::silu_mul>, dim3(static_cast<unsigned>(x.rows)),

@@ -1,4 +1,5 @@
 #include "kernels/cuda/fused/fused_testing.h"
+#include "kernels/numerics.h"
 
 namespace atom::cuda {
 namespace {
@@ -31,6 +32,39 @@ TEST(CudaSiluMul, EqualsTheReference) {
       }
     }
   }
+}
+
+constexpr int kChunk = 1 << 24;
+
+/// Gate: the floats whose bits are begin, begin + 1, ...; up: 1. x [rows, 2 * inner].
+__global__ void fill_floats(uint32_t begin, int inner, float* x) {
+  const auto i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  float* row = x + int64_t{i / inner} * 2 * inner;
+  row[i % inner] = __uint_as_float(begin + static_cast<uint32_t>(i));
+  row[inner + i % inner] = 1.0f;
+}
+
+__global__ void count_wrong(uint32_t begin, const float* y, uint32_t* wrong) {
+  const auto i = blockIdx.x * blockDim.x + threadIdx.x;
+  const float expected = numerics::silu(__uint_as_float(begin + i));
+  const bool equal = __float_as_uint(y[i]) == __float_as_uint(expected) || (isnan(y[i]) && isnan(expected));
+  if (!equal) atomicAdd(wrong, 1u);
+}
+
+TEST(CudaSiluMul, IsTheContractsForEveryFloat) {
+  ATOM_NEEDS_GPU();
+  constexpr int kInner = 1 << 20;
+  DeviceArray<float> x(2 * size_t{kChunk});
+  DeviceArray<float> y(size_t{kChunk});
+  DeviceArray<uint32_t> wrong(std::vector<uint32_t>{0});
+  for (uint32_t chunk = 0; chunk < 256; ++chunk) {
+    fill_floats<<<kChunk / 256, 256>>>(chunk * kChunk, kInner, x.data());
+    silu_mul({{x.data(), DType::f32, kChunk / kInner, 2 * kInner, 2 * kInner},
+              {y.data(), DType::f32, kChunk / kInner, kInner, kInner}},
+             nullptr);
+    count_wrong<<<kChunk / 256, 256>>>(chunk * kChunk, y.data(), wrong.data());
+  }
+  EXPECT_EQ(wrong.read().front(), 0u);
 }
 
 TEST(CudaSiluMulQuantize, EqualsTheReference) {

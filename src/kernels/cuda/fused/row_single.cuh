@@ -1,0 +1,71 @@
+#pragma once
+
+// (RMSNorm +) gather + quantize of few tokens, a block a token: row_quantize.cuh says what is computed. Made
+// for the shortest time: channels and norm weights are fetched before the kernel ahead has ended; the row
+// comes to shared memory by 16-byte cp.async; while the last warp walks the 16 chains of the sum of squares
+// (the contract's order: hidden / 16 dependent fma), the others gather.
+// Source: Atom, section 4.3; docs/numerics.md.
+
+#include <climits>
+
+#include "kernels/cuda/fused/row_quantize.cuh"
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/runtime.h"
+
+namespace atom::cuda::fused {
+
+template <class In, bool kNorm, int kUnits>
+__global__ void __launch_bounds__(max_single_threads(kUnits)) row_single_kernel(const RowQuantize a) {
+  extern __shared__ __align__(16) unsigned char single_row[];
+  __shared__ float shared_factor;
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int quantizers = static_cast<int>(blockDim.x) / 32 - (kNorm ? 1 : 0);
+  const int64_t token = blockIdx.x;
+  const bool walks = kNorm && warp == quantizers;
+  launch_dependents();
+  // The walking warp's units lie behind the last.
+  const WarpUnits<In, kNorm, kUnits> units(a, walks ? INT_MAX / 2 : warp, quantizers);
+  wait_for_dependencies();
+
+  const auto* from = reinterpret_cast<const unsigned char*>(static_cast<const In*>(a.x) + token * a.stride);
+  const int bytes = copied_bytes<In>(a.k);
+  for (int byte = 16 * static_cast<int>(threadIdx.x); byte < bytes;
+       byte += 16 * static_cast<int>(blockDim.x)) {
+    ptx::async_copy(ptx::shared_address(single_row + byte), from + byte);
+  }
+  ptx::async_commit();
+  ptx::async_wait<0>();
+  __syncthreads();
+  Four y[kUnits];
+  float factor = 1.0f;
+  if constexpr (kNorm) {
+    if (walks) {
+      const float sum = sum_of_squares(reinterpret_cast<const In*>(single_row), a.k);
+      if (lane == 0) shared_factor = numerics::inverse_rms(sum, a.k, a.eps);
+    } else {
+      units.gather(single_row, y);
+    }
+    __syncthreads();
+    if (walks) return;
+    factor = shared_factor;
+  } else {
+    units.gather(single_row, y);
+  }
+  // Outliers beyond the first 128.
+  const auto more_outliers = [&](int block) {
+    const int start = a.k_normal + 128 * block + 4 * lane;
+    if (start >= a.k) return Four{};
+    const int4 c = units.channels_at(a, start);
+    const int channels[] = {c.x, c.y, c.z, c.w};
+    Four f;
+    for (int i = 0; i < 4; ++i) {
+      f.v[i] = widen(reinterpret_cast<const In*>(single_row)[channels[i]]);
+      if constexpr (kNorm) f.v[i] = (f.v[i] * factor) * a.weight[channels[i]];
+    }
+    return f;
+  };
+  units.normalize(y, factor);
+  quantize_units<true>(a, token, warp, quantizers, y, more_outliers);
+}
+
+}  // namespace atom::cuda::fused

@@ -1,0 +1,101 @@
+#pragma once
+
+// (RMSNorm +) gather + quantize of many tokens: row_quantize.cuh says what is computed, at most 128 outliers.
+// Persistent blocks, several on a multiprocessor. A ring of slots in shared memory, a slot one or two tokens'
+// rows, goes round three kinds of warps, which hand it on by mbarriers and never wait for each other
+// otherwise: one copies rows into free slots (bulk copies, as many in flight as slots are free); one walks
+// the 16 chains of the sums of squares, two tokens at a time in its 32 lanes (the contract's order: hidden /
+// 16 dependent fma); the others gather and quantize. So neither loads nor chains are waited for as long as
+// the ring has slots. Rows are 64 bytes apart modulo 128: the two chains read different banks.
+// Source: Atom, section 4.3; docs/numerics.md.
+
+#include "kernels/cuda/fused/row_quantize.cuh"
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/runtime.h"
+
+namespace atom::cuda::fused {
+
+template <class In, bool kNorm>
+__global__ void __launch_bounds__(kMaxStreamThreads)
+    row_stream_kernel(const RowQuantize a, const StreamConfig ring) {
+  extern __shared__ __align__(128) unsigned char slots[];
+  __shared__ uint64_t full[kMaxSlots], walked[kMaxSlots], empty[kMaxSlots];
+  __shared__ float factors[kMaxSlots][2];
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int quantizers = ring.warps;
+  launch_dependents();
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < ring.slots; ++s) {
+      ptx::barrier_init(&full[s], 1);
+      ptx::barrier_init(&walked[s], 1);
+      ptx::barrier_init(&empty[s], static_cast<uint32_t>(quantizers));
+    }
+    ptx::fence_barrier_init();
+  }
+  __syncthreads();
+
+  const int64_t tiles = (a.blocks.tokens + ring.slot_tokens - 1) / ring.slot_tokens;
+  const auto tokens_of = [&](int64_t tile) {
+    return static_cast<int>(min(int64_t{ring.slot_tokens}, a.blocks.tokens - tile * ring.slot_tokens));
+  };
+  const auto row = [&](int slot, int i) { return slots + (slot * ring.slot_tokens + i) * ring.pitch; };
+  // Calls body(tile, slot, parity) for the block's tiles.
+  const auto for_tiles = [&](const auto& body) {
+    int slot = 0;
+    uint32_t parity = 0;
+#pragma unroll 1
+    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+      body(tile, slot, parity);
+      if (++slot == ring.slots) slot = 0, parity ^= 1;
+    }
+  };
+
+  if (warp == quantizers) {
+    if (lane != 0) return;
+    wait_for_dependencies();
+    const auto bytes = static_cast<uint32_t>(copied_bytes<In>(a.k));
+    for_tiles([&](int64_t tile, int slot, uint32_t parity) {
+      // The first round finds every slot free: the phase before the first counts as complete.
+      ptx::barrier_wait(&empty[slot], parity ^ 1);
+      const int count = tokens_of(tile);
+      ptx::barrier_arrive_expect(&full[slot], bytes * static_cast<uint32_t>(count));
+      for (int i = 0; i < count; ++i) {
+        const int64_t token = tile * ring.slot_tokens + i;
+        ptx::bulk_load(row(slot, i), static_cast<const In*>(a.x) + token * a.stride, bytes, &full[slot]);
+      }
+    });
+  } else if (warp > quantizers) {
+    for_tiles([&](int64_t tile, int slot, uint32_t parity) {
+      ptx::barrier_wait(&full[slot], parity);
+      // Where there is no second token, both halves walk the first.
+      const int mine = lane / 16 < tokens_of(tile) ? lane / 16 : 0;
+      const float sum = sum_of_squares(reinterpret_cast<const In*>(row(slot, mine)), a.k);
+      if (lane % 16 == 0) factors[slot][lane / 16] = numerics::inverse_rms(sum, a.k, a.eps);
+      __syncwarp();
+      if (lane == 0) ptx::barrier_arrive(&walked[slot]);
+    });
+  } else {
+    const WarpUnits<In, kNorm, kStreamUnits> units(a, warp, quantizers);
+    wait_for_dependencies();
+    for_tiles([&](int64_t tile, int slot, uint32_t parity) {
+      ptx::barrier_wait(&full[slot], parity);
+      if constexpr (kNorm) ptx::barrier_wait(&walked[slot], parity);
+      const int count = tokens_of(tile);
+#pragma unroll 1
+      for (int i = 0; i < count; ++i) {
+        Four y[kStreamUnits];
+        units.gather(row(slot, i), y);
+        const float factor = kNorm ? factors[slot][i] : 1.0f;
+        if (i == count - 1) {
+          __syncwarp();
+          if (lane == 0) ptx::barrier_arrive(&empty[slot]);
+        }
+        units.normalize(y, factor);
+        quantize_units<false>(a, tile * ring.slot_tokens + i, warp, quantizers, y,
+                              [](int) { return Four{}; });
+      }
+    });
+  }
+}
+
+}  // namespace atom::cuda::fused
