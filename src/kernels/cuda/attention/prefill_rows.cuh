@@ -1,0 +1,119 @@
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/cuda/attention/fragments.cuh"
+#include "kernels/cuda/attention/prefill_items.cuh"
+#include "tensor/dtype.h"
+
+/// Query rows to shared memory and output rows to global memory, for the prefill kernel: 16 bytes a thread at
+/// a time where the elements allow it.
+namespace atom::cuda::prefill {
+
+using namespace fragments;
+
+/// Rows first .. first + 63 of an item, as fp16 in the swizzled form of wgmma's operands, by 128 threads;
+/// zeros where it has none. All loads are under way before the first is needed.
+template <KvFormat kFormat, int kDim>
+__device__ inline void load_queries(const PrefillParams& p, const Item& item, int first, int thread,
+                                    uint32_t tile) {
+  constexpr int kChunks = kDim / 8;
+  constexpr int kEach = 64 * kChunks / 128;
+  first += thread / kChunks;
+  with_element(p.q_dtype, [&]<class T>() {
+    const T* const from = static_cast<const T*>(p.q) + (item.first_row + first) * p.q_stride +
+                          item.head * kDim + thread % kChunks * 8;
+    Run<T, 8> chunks[kEach];
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int row = i * (128 / kChunks);
+      chunks[i].load(from + row * p.q_stride, first + row < item.n_rows);
+    }
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const Run<T, 8>& x = chunks[i];
+      uint4 packed;
+      if constexpr (kFormat == KvFormat::int4) {
+        // The order in which int4 words leave unpacking (prefill_producer.cuh).
+        packed = {pack(x[0], x[4]), pack(x[1], x[5]), pack(x[2], x[6]), pack(x[3], x[7])};
+      } else {
+        packed = {pack(x[0], x[1]), pack(x[2], x[3]), pack(x[4], x[5]), pack(x[6], x[7])};
+      }
+      store_16(tile + chunk_offset(first + i * (128 / kChunks), thread % kChunks), packed);
+    }
+  });
+}
+
+/// Brings the rows that load_queries will load to L2.
+template <int kDim>
+__device__ inline void prefetch_queries(const PrefillParams& p, const Item& item, int first, int thread) {
+  const int size = p.q_dtype == DType::f32 ? 4 : 2;
+  const int lines = kDim * size / 128;
+  for (int i = thread; i < 64 * lines; i += 128) {
+    const int row = first + i / lines;
+    if (row >= item.n_rows) break;
+    const int64_t at = (item.first_row + row) * p.q_stride + item.head * kDim;
+    const auto* from = static_cast<const std::byte*>(p.q) + at * size + i % lines * 128;
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+  }
+}
+
+template <class T>
+__device__ inline void store_4(T* to, const float (&x)[4]) {
+  if constexpr (std::is_same_v<T, float>) {
+    *reinterpret_cast<float4*>(to) = {x[0], x[1], x[2], x[3]};
+  } else if constexpr (std::is_same_v<T, __half>) {
+    *reinterpret_cast<uint2*>(to) = {pack(x[0], x[1]), pack(x[2], x[3])};
+  } else {
+    const __nv_bfloat162 low = __floats2bfloat162_rn(x[0], x[1]);
+    const __nv_bfloat162 high = __floats2bfloat162_rn(x[2], x[3]);
+    *reinterpret_cast<uint2*>(to) = {*reinterpret_cast<const uint32_t*>(&low),
+                                     *reinterpret_cast<const uint32_t*>(&high)};
+  }
+}
+
+/// Exchanges between lanes that differ in bit `mask`: the lower one keeps a and gets the other's a as b, the
+/// upper one keeps b and gets the other's b as a.
+__device__ inline void exchange(float& a, float& b, bool upper, int mask) {
+  const float received = __shfl_xor_sync(0xFFFFFFFFu, upper ? a : b, mask);
+  if (upper) {
+    a = received;
+  } else {
+    b = received;
+  }
+}
+
+/// Row `row` of an item: columns 8 i + 2 t + {0, 1} of it are in output[4 i + 2 x + {0, 1}] of the four lanes
+/// t of a quad. They exchange, so that each stores 4 channels in a row.
+template <KvFormat kFormat, int kDim>
+__device__ inline void store_row(const PrefillParams& p, const Item& item, int row, int t, float factor,
+                                 const float (&output)[kDim / 2], int x) {
+  with_element(p.out_dtype, [&]<class T>() {
+    T* const to = static_cast<T*>(p.out) + (item.first_row + row) * p.out_stride +
+                  static_cast<int64_t>(item.head) * kDim;
+#pragma unroll
+    for (int i = 0; i < kDim / 8; i += 2) {
+      float r[4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) r[k] = output[4 * (i + k / 2) + 2 * x + k % 2] * factor;
+      int channel;
+      if constexpr (kFormat == KvFormat::int4) {
+        // Lane t has channels t and t + 4 of both words: a transposition of 4 x 4.
+        exchange(r[0], r[1], t % 2 == 1, 1);
+        exchange(r[2], r[3], t % 2 == 1, 1);
+        exchange(r[0], r[2], t >= 2, 2);
+        exchange(r[1], r[3], t >= 2, 2);
+        channel = 8 * i + 4 * t;
+      } else {
+        // An even lane takes four channels of the first 8, an odd one of the second.
+        exchange(r[0], r[2], t % 2 == 1, 1);
+        exchange(r[1], r[3], t % 2 == 1, 1);
+        channel = 8 * (i + t % 2) + 4 * (t / 2);
+      }
+      if (row < item.n_rows) store_4(to + channel, r);
+    }
+  });
+}
+
+}  // namespace atom::cuda::prefill
