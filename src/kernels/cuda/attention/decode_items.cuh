@@ -82,12 +82,14 @@ __device__ constexpr QueryPlace query_place(int step, int half) {
   return {2 * step + half, 0, 1};
 }
 
-/// Channel of row `row_half` * 8 + g of tile `tile` of the output.
+/// Row g + 8 h of output tile i is value 2 i + h of a lane: so many of them, from multiples of it on, are
+/// channels in a row, the first of which is output_channel().
+constexpr int output_run(KvFormat format) {
+  return format == KvFormat::int4 ? 4 : (format == KvFormat::int8 ? 2 : 1);
+}
 template <KvFormat kFormat>
-__device__ inline int output_channel(int tile, int row_half, int g) {
-  if constexpr (kFormat == KvFormat::int4) return 32 * (tile / 2) + 4 * g + 2 * (tile % 2) + row_half;
-  if constexpr (kFormat == KvFormat::int8) return 16 * tile + 2 * g + row_half;
-  return 16 * tile + 8 * row_half + g;
+__device__ inline int output_channel(int value, int g) {
+  return 8 * value + output_run(kFormat) * g;
 }
 
 /// What a query value is multiplied by: nibbles in the upper half of a byte arrive times 16.

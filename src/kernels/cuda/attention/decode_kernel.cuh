@@ -31,6 +31,10 @@ constexpr float kSlack = 4.0f;
 constexpr float kLog2e = 1.4426950408889634f;
 constexpr float kNoMaximum = -1e30f;
 
+__device__ inline void add(float4& sum, float4 x) {
+  sum = {sum.x + x.x, sum.y + x.y, sum.z + x.z, sum.w + x.w};
+}
+
 template <KvFormat kFormat, int kDim, int kWarps>
 __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kBlocksPerSm))
     attend(const DecodeParams p) {
@@ -39,7 +43,8 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
   constexpr int kKeyTiles = S::kKeys / 16;
   constexpr int kGroups = S::kKeys / 8;
   extern __shared__ __align__(128) unsigned char shared[];
-  __shared__ int free_slots[kWarps];
+  __shared__ float maxima[kWarps][kDecodeColumns];
+  __shared__ float totals[kWarps][kDecodeColumns];
   __shared__ bool is_last;
 
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -328,8 +333,8 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
     slot = slot + 1 == S::kStages ? 0 : slot + 1;
   }
 
-  // Merge the warps. Each has the slot of its ring that it will fill next: [8 columns][kDim] weighted
-  // values, rotated by 8 a column against bank conflicts, then [8][2] maximum and sum.
+  // Merge the warps: [8 columns][kDim] weighted values each, in its ring, a column rotated by 4 for each
+  // before it against bank conflicts.
 #pragma unroll
   for (int x = 0; x < 2; ++x) {
 #pragma unroll
@@ -337,66 +342,69 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
       sums[x] += __shfl_xor_sync(0xFFFFFFFFu, sums[x], offset);
       offsets[x] += __shfl_xor_sync(0xFFFFFFFFu, offsets[x], offset);
     }
+    if (g == 0) maxima[warp][2 * t + x] = maximum[x];
   }
-  static_assert(kDecodeColumns * (kDim + 2) * 4 <= S::kStageBytes);
-  const int free_slot = slot_ahead;
-  auto* own = reinterpret_cast<float*>(own_ring + free_slot * S::kStageBytes);
-  __syncwarp();
+  static_assert(kDecodeColumns * kDim * 4 <= S::kStages * S::kStageBytes);
+  __syncthreads();
+  auto* const own = reinterpret_cast<float*>(own_ring);
 #pragma unroll
   for (int x = 0; x < 2; ++x) {
     const int column = 2 * t + x;
     if (column >= n_columns) continue;
-#pragma unroll
-    for (int tile = 0; tile < kSteps; ++tile) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int channel = output_channel<kFormat>(tile, half, g);
-        own[column * kDim + (channel + 8 * column) % kDim] =
-            fmaf(output[tile][2 * half + x], output_factor<kFormat>(half), offsets[x]);
-      }
-    }
-    if (g == 0) {
-      own[kDecodeColumns * kDim + column * 2] = maximum[x];
-      own[kDecodeColumns * kDim + column * 2 + 1] = sums[x];
-    }
-  }
-  if (lane == 0) free_slots[warp] = free_slot;
-  __syncthreads();
-  constexpr int64_t kStride = kDecodeColumns * (kDim + 4);
-  const unsigned tile_index = blockIdx.z * gridDim.y + blockIdx.y;
-  float* const parts_of_all = p.partials + static_cast<int64_t>(tile_index) * p.splits * kStride;
-  const auto store = [&](int column, int channel, float x) {
-    const int64_t row = item.first_row + (item.first_column + column) / p.group;
-    const int64_t head = item.kv_head * p.group + (item.first_column + column) % p.group;
-    store_float(p.out, p.out_dtype, row * p.out_stride + head * kDim + channel, x);
-  };
-  for (int i = static_cast<int>(threadIdx.x); i < n_columns * kDim; i += S::kThreads) {
-    const int column = i / kDim;
-    const int channel = i % kDim;
-    const float* parts[kWarps];
     float top = kNoMaximum;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      parts[w] = reinterpret_cast<const float*>(shared + (w * S::kStages + free_slots[w]) * S::kStageBytes);
-      top = fmaxf(top, parts[w][kDecodeColumns * kDim + column * 2]);
+    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, maxima[w][column]);
+    const float factor = exp2_fast(maximum[x] - top);
+    if (g == 0) totals[warp][column] = sums[x] * factor;
+    constexpr int kTogether = output_run(kFormat);
+#pragma unroll
+    for (int i = 0; i < 2 * kSteps; i += kTogether) {
+      float run[kTogether];
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k) {
+        const int half = (i + k) % 2;
+        run[k] = fmaf(output[(i + k) / 2][2 * half + x], output_factor<kFormat>(half), offsets[x]) * factor;
+      }
+      store_run(own + column * kDim + (output_channel<kFormat>(i, g) + 4 * column) % kDim, run);
     }
+  }
+  __syncthreads();
+  constexpr int kFours = kDim / 4;
+  constexpr int kStride = kDecodeColumns * (kDim + 4);
+  const unsigned tile_index = blockIdx.z * gridDim.y + blockIdx.y;
+  float* const parts = p.partials + static_cast<int64_t>(tile_index) * p.splits * kStride;
+  const auto store = [&](int column, int channel, float4 x, float sum) {
+    const float inverse = 1.0f / sum;
+    const int64_t row = item.first_row + (item.first_column + column) / p.group;
+    const int64_t head = item.kv_head * p.group + (item.first_column + column) % p.group;
+    with_element(p.out_dtype, [&]<class T>() {
+      store_run(static_cast<T*>(p.out) + row * p.out_stride + head * kDim + channel,
+                {x.x * inverse, x.y * inverse, x.z * inverse, x.w * inverse});
+    });
+  };
+  for (int i = static_cast<int>(threadIdx.x); i < n_columns * kFours; i += S::kThreads) {
+    const int column = i / kFours;
+    const int channel = i % kFours * 4;
     float sum = 0.0f;
-    float weighted = 0.0f;
+    float4 weighted = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      const float factor = exp2_fast(parts[w][kDecodeColumns * kDim + column * 2] - top);
-      sum = fmaf(parts[w][kDecodeColumns * kDim + column * 2 + 1], factor, sum);
-      weighted = fmaf(parts[w][column * kDim + (channel + 8 * column) % kDim], factor, weighted);
+      sum += totals[w][column];
+      const auto* ring_of_warp = reinterpret_cast<const float*>(shared + w * S::kStages * S::kStageBytes);
+      add(weighted,
+          *reinterpret_cast<const float4*>(ring_of_warp + column * kDim + (channel + 4 * column) % kDim));
     }
     if (p.splits == 1) {
-      store(column, channel, weighted / sum);
+      store(column, channel, weighted, sum);
     } else {
-      float* const partial = parts_of_all + blockIdx.x * kStride + column * (kDim + 4);
+      float* const partial = parts + blockIdx.x * kStride + column * (kDim + 4);
       if (channel == 0) {
-        partial[0] = top;
-        partial[1] = sum;
+        float top = kNoMaximum;
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) top = fmaxf(top, maxima[w][column]);
+        *reinterpret_cast<float2*>(partial) = {top, sum};
       }
-      partial[4 + channel] = weighted;
+      *reinterpret_cast<float4*>(partial + 4 + channel) = weighted;
     }
   }
   if (p.splits == 1) return;
@@ -411,22 +419,29 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
   }
   __syncthreads();
   if (!is_last) return;
-  for (int i = static_cast<int>(threadIdx.x); i < n_columns * kDim; i += S::kThreads) {
-    const int column = i / kDim;
-    const int channel = i % kDim;
-    const float* const part = parts_of_all + column * (kDim + 4);
+  auto* const heads = reinterpret_cast<float2*>(shared);
+  for (int i = static_cast<int>(threadIdx.x); i < n_parts * kDecodeColumns; i += S::kThreads) {
+    const float* const part = parts + (i / kDecodeColumns) * kStride + i % kDecodeColumns * (kDim + 4);
+    if (i % kDecodeColumns < n_columns) heads[i] = __ldcg(reinterpret_cast<const float2*>(part));
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < n_columns * kFours; i += S::kThreads) {
+    const int column = i / kFours;
+    const int channel = i % kFours * 4;
+    const float* const part = parts + column * (kDim + 4) + 4 + channel;
     float top = kNoMaximum;
-#pragma unroll 8
-    for (int k = 0; k < n_parts; ++k) top = fmaxf(top, __ldcg(part + k * kStride));
+    for (int k = 0; k < n_parts; ++k) top = fmaxf(top, heads[k * kDecodeColumns + column].x);
     float sum = 0.0f;
-    float weighted = 0.0f;
+    float4 weighted = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll 8
     for (int k = 0; k < n_parts; ++k) {
-      const float factor = exp2_fast(__ldcg(part + k * kStride) - top);
-      sum = fmaf(__ldcg(part + k * kStride + 1), factor, sum);
-      weighted = fmaf(__ldcg(part + k * kStride + 4 + channel), factor, weighted);
+      const float2 head = heads[k * kDecodeColumns + column];
+      const float factor = exp2_fast(head.x - top);
+      sum = fmaf(head.y, factor, sum);
+      const float4 x = __ldcg(reinterpret_cast<const float4*>(part + k * kStride));
+      add(weighted, {x.x * factor, x.y * factor, x.z * factor, x.w * factor});
     }
-    store(column, channel, weighted / sum);
+    store(column, channel, weighted, sum);
   }
 }
 

@@ -137,13 +137,23 @@ struct Run {
   }
 };
 
-__device__ inline void store_float(void* to, DType type, int64_t i, float x) {
-  if (type == DType::f32) {
-    static_cast<float*>(to)[i] = x;
-  } else if (type == DType::f16) {
-    static_cast<__half*>(to)[i] = __float2half_rn(x);
+/// 4, 2 or 1 elements in a row, as one store.
+template <class T, int kCount>
+__device__ inline void store_run(T* to, const float (&x)[kCount]) {
+  if constexpr (std::is_same_v<T, float>) {
+    if constexpr (kCount == 4) *reinterpret_cast<float4*>(to) = {x[0], x[1], x[2], x[3]};
+    if constexpr (kCount == 2) *reinterpret_cast<float2*>(to) = {x[0], x[1]};
+    if constexpr (kCount == 1) *to = x[0];
   } else {
-    static_cast<__nv_bfloat16*>(to)[i] = __float2bfloat16_rn(x);
+    static_assert(kCount == 4);
+    if constexpr (std::is_same_v<T, __half>) {
+      *reinterpret_cast<uint2*>(to) = {pack(x[0], x[1]), pack(x[2], x[3])};
+    } else {
+      const __nv_bfloat162 low = __floats2bfloat162_rn(x[0], x[1]);
+      const __nv_bfloat162 high = __floats2bfloat162_rn(x[2], x[3]);
+      *reinterpret_cast<uint2*>(to) = {*reinterpret_cast<const uint32_t*>(&low),
+                                       *reinterpret_cast<const uint32_t*>(&high)};
+    }
   }
 }
 

@@ -200,8 +200,11 @@ __device__ inline void consume(const PrefillParams& p, uint32_t shared,
     for (int x = 0; x < 2; ++x) {
       sums[x] += __shfl_xor_sync(0xFFFFFFFFu, sums[x], 1);
       sums[x] += __shfl_xor_sync(0xFFFFFFFFu, sums[x], 2);
-      const float inverse = 1.0f / sums[x];
-      store_row<kFormat, kDim>(p, item, first + 8 * x, t, inverse, output, x);
+      gather_channels<kFormat, kDim>(output, x, t);
+    }
+#pragma unroll
+    for (int x = 0; x < 2; ++x) {
+      store_row<kFormat, kDim>(p, item, first + 8 * x, t, __fdividef(1.0f, sums[x]), output, x);
     }
     item = next;
   }

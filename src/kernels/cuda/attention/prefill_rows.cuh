@@ -59,20 +59,6 @@ __device__ inline void prefetch_queries(const PrefillParams& p, const Item& item
   }
 }
 
-template <class T>
-__device__ inline void store_4(T* to, const float (&x)[4]) {
-  if constexpr (std::is_same_v<T, float>) {
-    *reinterpret_cast<float4*>(to) = {x[0], x[1], x[2], x[3]};
-  } else if constexpr (std::is_same_v<T, __half>) {
-    *reinterpret_cast<uint2*>(to) = {pack(x[0], x[1]), pack(x[2], x[3])};
-  } else {
-    const __nv_bfloat162 low = __floats2bfloat162_rn(x[0], x[1]);
-    const __nv_bfloat162 high = __floats2bfloat162_rn(x[2], x[3]);
-    *reinterpret_cast<uint2*>(to) = {*reinterpret_cast<const uint32_t*>(&low),
-                                     *reinterpret_cast<const uint32_t*>(&high)};
-  }
-}
-
 /// Exchanges between lanes that differ in bit `mask`: the lower one keeps a and gets the other's a as b, the
 /// upper one keeps b and gets the other's b as a.
 __device__ inline void exchange(float& a, float& b, bool upper, int mask) {
@@ -84,34 +70,44 @@ __device__ inline void exchange(float& a, float& b, bool upper, int mask) {
   }
 }
 
-/// Row `row` of an item: columns 8 i + 2 t + {0, 1} of it are in output[4 i + 2 x + {0, 1}] of the four lanes
-/// t of a quad. They exchange, so that each stores 4 channels in a row.
+/// Columns 8 i + 2 t + {0, 1} of a row of the output are in output[4 i + 2 x + {0, 1}] of the four lanes t of a
+/// quad. They exchange, so that each has 4 channels in a row for every even i: output_channel() and on.
+template <KvFormat kFormat, int kDim>
+__device__ inline void gather_channels(float (&output)[kDim / 2], int x, int t) {
+#pragma unroll
+  for (int i = 0; i < kDim / 8; i += 2) {
+    float* const low = output + 4 * i + 2 * x;
+    float* const high = low + 4;
+    if constexpr (kFormat == KvFormat::int4) {
+      // Lane t has channels t and t + 4 of both words: a transposition of 4 x 4.
+      exchange(low[0], low[1], t % 2 == 1, 1);
+      exchange(high[0], high[1], t % 2 == 1, 1);
+      exchange(low[0], high[0], t >= 2, 2);
+      exchange(low[1], high[1], t >= 2, 2);
+    } else {
+      // An even lane takes four channels of the first 8, an odd one of the second.
+      exchange(low[0], high[0], t % 2 == 1, 1);
+      exchange(low[1], high[1], t % 2 == 1, 1);
+    }
+  }
+}
+template <KvFormat kFormat>
+__device__ inline int output_channel(int i, int t) {
+  return kFormat == KvFormat::int4 ? 8 * i + 4 * t : 8 * (i + t % 2) + 4 * (t / 2);
+}
+
+/// Stores row `row` of an item, gathered, times `factor`.
 template <KvFormat kFormat, int kDim>
 __device__ inline void store_row(const PrefillParams& p, const Item& item, int row, int t, float factor,
                                  const float (&output)[kDim / 2], int x) {
+  if (row >= item.n_rows) return;
   with_element(p.out_dtype, [&]<class T>() {
-    T* const to = static_cast<T*>(p.out) + (item.first_row + row) * p.out_stride +
-                  static_cast<int64_t>(item.head) * kDim;
+    T* const to = static_cast<T*>(p.out) + (item.first_row + row) * p.out_stride + item.head * kDim;
 #pragma unroll
     for (int i = 0; i < kDim / 8; i += 2) {
-      float r[4];
-#pragma unroll
-      for (int k = 0; k < 4; ++k) r[k] = output[4 * (i + k / 2) + 2 * x + k % 2] * factor;
-      int channel;
-      if constexpr (kFormat == KvFormat::int4) {
-        // Lane t has channels t and t + 4 of both words: a transposition of 4 x 4.
-        exchange(r[0], r[1], t % 2 == 1, 1);
-        exchange(r[2], r[3], t % 2 == 1, 1);
-        exchange(r[0], r[2], t >= 2, 2);
-        exchange(r[1], r[3], t >= 2, 2);
-        channel = 8 * i + 4 * t;
-      } else {
-        // An even lane takes four channels of the first 8, an odd one of the second.
-        exchange(r[0], r[2], t % 2 == 1, 1);
-        exchange(r[1], r[3], t % 2 == 1, 1);
-        channel = 8 * (i + t % 2) + 4 * (t / 2);
-      }
-      if (row < item.n_rows) store_4(to + channel, r);
+      const float* const from = output + 4 * i + 2 * x;
+      store_run(to + output_channel<kFormat>(i, t),
+                {from[0] * factor, from[1] * factor, from[4] * factor, from[5] * factor});
     }
   });
 }
