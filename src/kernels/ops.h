@@ -149,7 +149,7 @@ struct SequenceSpan {
 /// Causal attention of every row over its sequence's cached keys and values; prefill chunks and decode rows
 /// may be mixed. q, out [tokens, n_heads * head_dim]; query head h uses KV head h / (n_heads / n_kv_heads).
 /// Scores are scaled by `scale`. max_rows and max_context bound n_rows and context of all sequences; only
-/// devices that cannot read `sequences` on the host need them.
+/// devices that cannot read `sequences` on the host need them. Sequences with rows have at least min_rows.
 struct Attention {
   MatrixView<const float> q;
   std::span<const SequenceSpan> sequences;
@@ -159,6 +159,7 @@ struct Attention {
   MatrixView<float> out;
   int64_t max_rows = 0;
   int64_t max_context = 0;
+  int64_t min_rows = 0;
 };
 
 /// One implementation of an op.

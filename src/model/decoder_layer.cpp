@@ -13,6 +13,7 @@ Batch PlacedBatch::place(const Batch& batch, int64_t block_size, int64_t rows, i
   placed.max_context = max_context;
   for (const SequenceSpan& sequence : batch.sequences) {
     placed.max_rows = std::max(placed.max_rows, sequence.n_rows);
+    placed.min_rows = placed.min_rows == 0 ? sequence.n_rows : std::min(placed.min_rows, sequence.n_rows);
   }
   if (device_->memory == nullptr) return placed;
   const int64_t max_blocks = (max_context + block_size - 1) / block_size;
@@ -133,8 +134,8 @@ MatrixView<const float> DecoderLayer::attend(const StepContext& step, const Batc
                                step.rope->sin.data(), step.rotate_keys, cache});
   const MatrixView<float> out = step.workspace->attention(rows, config.q_size());
   const float scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
-  run(*step.device,
-      Attention{q, batch.sequences, cache, config.n_heads, scale, out, batch.max_rows, batch.max_context});
+  run(*step.device, Attention{q, batch.sequences, cache, config.n_heads, scale, out, batch.max_rows,
+                              batch.max_context, batch.min_rows});
   return out;
 }
 

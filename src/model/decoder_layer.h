@@ -21,6 +21,8 @@ struct Batch {
   /// At least n_rows and context of every sequence, where it has been placed.
   int64_t max_rows = 0;
   int64_t max_context = 0;
+  /// At most n_rows of every sequence that has rows.
+  int64_t min_rows = 0;
 };
 
 /// A batch in the memory that ops of a device read. On the host the batch is taken as it is. On a GPU it is

@@ -83,7 +83,8 @@ class Problem {
             1.0f / std::sqrt(static_cast<float>(model_.config.head_dim)),
             {out_.data(), rows, width},
             shape_.rows,
-            shape_.context};
+            shape_.context,
+            shape_.rows};
   }
 
   /// Of the keys and values that are seen.

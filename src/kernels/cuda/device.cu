@@ -43,6 +43,7 @@ Device::Device(int index) : index_(index) {
       fmt::format("{}, {:.1f} GiB, sm_{}{}", properties.name, static_cast<double>(total_memory_) / (1 << 30),
                   properties.major, properties.minor);
   ATOM_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  counters_ = static_cast<unsigned*>(allocate(kCounters * sizeof(unsigned)));
 }
 
 Device::~Device() {
@@ -52,6 +53,7 @@ Device::~Device() {
   if (cusolver_ != nullptr) cusolverDnDestroy(cusolver_);
   cudaFree(cublas_workspace_);
   cudaFree(scratch_);
+  cudaFree(counters_);
   cudaStreamDestroy(stream_);
 }
 

@@ -40,6 +40,10 @@ class Device final : public Memory {
   /// it. Growing moves it.
   void* scratch(size_t bytes);
   size_t scratch_bytes() const { return scratch_bytes_; }
+  /// kCounters counters, 0 whenever no kernel runs: blocks of one launch count themselves there, and the last
+  /// one resets them. They never move.
+  unsigned* counters() const { return counters_; }
+  static constexpr int64_t kCounters = 4096;
   /// Changes whenever scratch memory moves: recorded launches then refer to memory that is gone.
   int64_t scratch_generation() const { return scratch_generation_; }
 
@@ -58,6 +62,7 @@ class Device final : public Memory {
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
   int64_t scratch_generation_ = 0;
+  unsigned* counters_ = nullptr;
   void* cublas_workspace_ = nullptr;
   cublasHandle_t cublas_ = nullptr;
   cusolverDnHandle_t cusolver_ = nullptr;

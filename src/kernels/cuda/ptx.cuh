@@ -130,11 +130,25 @@ __device__ __forceinline__ float2 load_cluster(uint32_t mapped) {
   return value;
 }
 
+// ---- global memory
+
+/// Adds, and returns what was there. What this block wrote before a barrier is visible to whoever sees the
+/// sum, and what they wrote, to this block behind a barrier.
+__device__ __forceinline__ unsigned add_acquire_release(unsigned* to, unsigned x) {
+  unsigned old;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(to), "r"(x) : "memory");
+  return old;
+}
+
 // ---- named barriers
 // ------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+/// Arrives without waiting; `threads` counts those that wait too.
+__device__ __forceinline__ void named_arrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 }  // namespace atom::cuda::ptx

@@ -165,11 +165,14 @@ AttentionArgs arguments(const Attention& op) {
   args.n_sequences = static_cast<int64_t>(op.sequences.size());
   args.max_rows = op.max_rows;
   args.max_context = op.max_context;
+  args.min_rows = op.min_rows;
   args.cache = op.cache;
   args.n_heads = op.n_heads;
   args.scale = op.scale;
   return args;
 }
+
+static_assert(kAttentionCounters <= Device::kCounters);
 
 template <bool kExact>
 void run_attention(const DeviceContext& device, const Attention& op) {
@@ -180,6 +183,7 @@ void run_attention(const DeviceContext& device, const Attention& op) {
   context.sm_count = gpu.sm_count();
   context.scratch_bytes = attention_scratch_bytes(args, gpu.sm_count());
   context.scratch = gpu.scratch(context.scratch_bytes);
+  context.counters = gpu.counters();
   context.exact = kExact;
   attention(context, args);
 }

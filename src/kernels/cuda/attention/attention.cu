@@ -30,8 +30,14 @@ bool supports_exact_attention(const AttentionArgs& args) {
 }
 
 bool supports_fast_attention(const AttentionArgs& args) {
-  return consistent(args) && is_float(args.q_dtype) && is_float(args.out_dtype) &&
-         args.cache.format != KvFormat::f32 && (args.cache.head_dim == 64 || args.cache.head_dim == 128);
+  const auto aligned = [](const void* data, DType type, int64_t stride) {
+    return reinterpret_cast<uintptr_t>(data) % 16 == 0 &&
+           stride * static_cast<int64_t>(size_of(type)) % 16 == 0;
+  };
+  return consistent(args) && aligned(args.q, args.q_dtype, args.q_stride) &&
+         aligned(args.out, args.out_dtype, args.out_stride) && is_float(args.q_dtype) &&
+         is_float(args.out_dtype) && args.cache.format != KvFormat::f32 &&
+         (args.cache.head_dim == 64 || args.cache.head_dim == 128);
 }
 
 size_t attention_scratch_bytes(const AttentionArgs& args, int sm_count) {
@@ -51,8 +57,9 @@ void attention(const AttentionContext& context, const AttentionArgs& args) {
     return;
   }
   check(supports_fast_attention(args), "arguments that the fast kernels do not support");
-  launch_decode(context, args);
-  if (args.max_rows > max_decode_rows(shape_of(args))) launch_prefill(context, args);
+  const int64_t few = max_decode_rows(shape_of(args));
+  if (args.min_rows <= few) launch_decode(context, args);
+  if (args.max_rows > few) launch_prefill(context, args);
 }
 
 }  // namespace atom::cuda

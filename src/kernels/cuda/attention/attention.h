@@ -22,13 +22,16 @@ struct AttentionArgs {
   void* out = nullptr;
   DType out_dtype = DType::f32;
   int64_t out_stride = 0;
-  /// In device memory, and so are the tables of blocks that they point to.
+  /// In device memory, and so are the tables of blocks that they point to. Both are read before the kernel
+  /// ahead on the stream has ended: something older has to have written them.
   const SequenceSpan* sequences = nullptr;
   int64_t n_sequences = 0;
   /// No sequence has more rows, no context is longer. The geometry of the launch depends on these alone, so
   /// that a CUDA graph can be replayed with other sequences within them.
   int64_t max_rows = 0;
   int64_t max_context = 0;
+  /// No sequence has fewer rows; 0 if unknown. Kernels that would find nothing to do are not launched.
+  int64_t min_rows = 0;
   KvLayerView cache;
   int64_t n_heads = 0;
   float scale = 0.0f;
@@ -40,14 +43,19 @@ struct AttentionContext {
   /// At least attention_scratch_bytes(), aligned to 256 bytes; used until the launch's work has ended.
   void* scratch = nullptr;
   size_t scratch_bytes = 0;
+  /// kAttentionCounters of them, 0 before the first launch; every launch leaves them so.
+  unsigned* counters = nullptr;
   /// Every float operation in the contract's order. Needs q and out in f32.
   bool exact = true;
 };
 
+constexpr int64_t kAttentionCounters = 4096;
+
 /// What attention() needs for these arguments, exact or not.
 size_t attention_scratch_bytes(const AttentionArgs& args, int sm_count);
 
-/// Whether the fast kernels take these arguments: head_dim 64 or 128, formats int4, int8 and f16.
+/// Whether the fast kernels take these arguments: head_dim 64 or 128, formats int4, int8 and f16, rows of q
+/// and out aligned to 16 bytes.
 bool supports_fast_attention(const AttentionArgs& args);
 
 /// Whether the exact kernel takes them: f32 q and out, head_dim even and at most 256.

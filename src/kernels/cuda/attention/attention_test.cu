@@ -82,6 +82,7 @@ std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) 
     const int64_t n = (span.context + view.block_size - 1) / view.block_size;
     tables.insert(tables.end(), span.blocks, span.blocks + n);
     args.max_rows = std::max(args.max_rows, span.n_rows);
+    args.min_rows = args.min_rows == 0 ? span.n_rows : std::min(args.min_rows, span.n_rows);
     args.max_context = std::max(args.max_context, span.context + options.slack);
   }
   DeviceBuffer device_tables(tables.data(), tables.size() * sizeof(int32_t));
@@ -123,6 +124,8 @@ std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) 
   context.scratch_bytes = attention_scratch_bytes(args, context.sm_count);
   DeviceBuffer scratch(context.scratch_bytes);
   context.scratch = scratch.as<void>();
+  DeviceBuffer counters(kAttentionCounters * sizeof(unsigned), 0);
+  context.counters = counters.as<unsigned>();
   context.exact = options.exact;
   attention(context, args);
   ATOM_CUDA_CHECK(cudaDeviceSynchronize());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/attention/attention.h"
 #include "kernels/reference/attention.h"
 
 namespace atom::cuda {
@@ -10,11 +11,15 @@ namespace {
 /// Splitting costs a second launch and traffic through scratch memory: not beyond this.
 constexpr int64_t kMaxExactScratch = int64_t{256} << 20;
 
-/// The least work that pays for an item of the decode kernel.
-constexpr int64_t kMinSplitKeys = 256;
-/// Items are split until this share of the slots has work, or this many rounds of them are full.
-constexpr double kGoodUse = 0.9;
-constexpr int64_t kMaxRounds = 4;
+/// A model of the decode kernel in units of the time that a warp takes for a stage when memory is the limit.
+/// Before its first keys a block waits for its sequence, then for the table of blocks; parts are written and
+/// read, and merged by one block.
+constexpr double kBlockStart = 1.0;
+constexpr double kMerge = 0.75;
+constexpr double kMergePart = 1.0 / 64;
+/// Parts are multiples of this many keys.
+constexpr int64_t kSplitUnit = 128;
+constexpr int64_t kMaxSplits = 256;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -47,22 +52,31 @@ DecodePlan plan_decode(const AttentionShape& shape, KvFormat format, int sm_coun
   DecodePlan plan;
   const int64_t rows = std::min(shape.max_rows, max_decode_rows(shape));
   plan.column_tiles = ceil_div(rows * shape.group(), kDecodeColumns);
-  const int64_t whole = plan.column_tiles * shape.n_kv_heads * shape.n_sequences;
-  const int64_t slots = int64_t{decode_blocks_per_sm(format)} * sm_count;
-  // How busy the slots are over the rounds that equal parts take.
-  const auto use = [&](int64_t splits) {
-    const int64_t items = whole * splits;
-    return static_cast<double>(items) / static_cast<double>(ceil_div(items, slots) * slots);
-  };
-  const int64_t most = std::max<int64_t>(1, ceil_div(shape.max_context, kMinSplitKeys));
-  for (int64_t splits = 2; splits <= most && whole * splits <= kMaxRounds * slots; ++splits) {
-    if (use(plan.splits) >= kGoodUse) break;
-    if (use(splits) > use(plan.splits)) plan.splits = splits;
+  plan.tiles = plan.column_tiles * shape.n_kv_heads;
+  plan.n_sequences = shape.n_sequences;
+  const int64_t whole = plan.tiles * plan.n_sequences;
+  const int all_warps = decode_warps_per_sm(format);
+  const int64_t most = std::min(kMaxSplits, std::max<int64_t>(1, ceil_div(shape.max_context, kSplitUnit)));
+  double least = 0.0;
+  for (const int warps : {4, all_warps}) {
+    const int64_t slots = all_warps / warps * int64_t{sm_count};
+    for (int64_t splits = 1; splits <= most; ++splits) {
+      if (splits > 1 && whole > kAttentionCounters) break;
+      const int64_t keys = ceil_div(shape.max_context, splits * kSplitUnit) * kSplitUnit;
+      const auto stages = static_cast<double>(ceil_div(keys, decode_stage_keys(format) * warps));
+      const auto rounds = static_cast<double>(ceil_div(whole * splits, slots));
+      double time = rounds * (kBlockStart + stages);
+      if (splits > 1) time += kMerge + kMergePart * static_cast<double>(splits);
+      if (least > 0.0 && time >= least) continue;
+      least = time;
+      plan.splits = splits;
+      plan.warps = warps;
+    }
   }
-  plan.items = whole * plan.splits;
   if (plan.splits > 1) {
-    const int64_t floats = plan.items * kDecodeColumns * (shape.head_dim + 4);
+    const int64_t floats = plan.items() * kDecodeColumns * (shape.head_dim + 4);
     plan.scratch_bytes = static_cast<size_t>(floats) * sizeof(float);
+    plan.counters = whole;
   }
   return plan;
 }

@@ -39,19 +39,30 @@ ExactPlan plan_exact(const AttentionShape& shape, int sm_count);
 constexpr int64_t kExactPartialHeader = 20;
 
 /// The decode kernel. An item is 8 columns (row and head) of one KV head of one sequence and one of `splits`
-/// parts of its keys; a block has one, and a second kernel merges the parts where there are several.
+/// parts of its keys; a block of `warps` warps has one. The last of several parts merges them.
 struct DecodePlan {
   int64_t column_tiles = 1;
+  /// KV heads * column_tiles.
+  int64_t tiles = 0;
+  int64_t n_sequences = 0;
   int64_t splits = 1;
-  int64_t items = 0;
+  int64_t items() const { return n_sequences * tiles * splits; }
+  int warps = 4;
+  /// Bytes of the parts, and how many counters they need.
   size_t scratch_bytes = 0;
+  int64_t counters = 0;
 };
 
 constexpr int kDecodeColumns = 8;
 
-/// Blocks of the decode kernel that an SM holds at once.
-constexpr int decode_blocks_per_sm(KvFormat format) {
-  return format == KvFormat::int4 ? 4 : 2;
+/// Keys that a warp of the decode kernel takes at a time.
+constexpr int decode_stage_keys(KvFormat format) {
+  return is_quantized(format) ? 32 : 16;
+}
+
+/// Warps of the decode kernel that an SM holds at once, in blocks of 4 or of all of them.
+constexpr int decode_warps_per_sm(KvFormat format) {
+  return format == KvFormat::int4 ? 16 : 8;
 }
 
 /// Sequences of up to this many rows go to the decode kernel, longer ones to the prefill kernel.

@@ -1,6 +1,10 @@
 #include "kernels/cuda/attention/config.h"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
+
+#include "kernels/cuda/attention/attention.h"
 
 namespace atom::cuda {
 namespace {
@@ -34,16 +38,40 @@ TEST(AttentionConfig, ExactPadsChannelsAndTakesFewRowsOfWideHeads) {
 }
 
 TEST(AttentionConfig, DecodeFillsTheChip) {
-  // Batch 64 of 32/8 heads is 512 items for 528 slots: a part each.
-  EXPECT_EQ(plan_decode({64, 1, 1024, 32, 8, 128}, KvFormat::int4, kSms).splits, 1);
-  // One sequence of 8 KV heads is split over all slots.
+  // Batch 64 of 32/8 heads is 512 items for 528 slots of 4 warps: a part each.
+  const DecodePlan batch = plan_decode({64, 1, 1024, 32, 8, 128}, KvFormat::int4, kSms);
+  EXPECT_EQ(batch.splits, 1);
+  EXPECT_EQ(batch.warps, 4);
+  EXPECT_EQ(batch.items(), 512);
+  EXPECT_EQ(batch.scratch_bytes, 0u);
+  // 16 such sequences are 128: an SM each.
+  const DecodePlan some = plan_decode({16, 1, 1024, 32, 8, 128}, KvFormat::int4, kSms);
+  EXPECT_EQ(some.splits, 1);
+  EXPECT_EQ(some.warps, 16);
+  // One sequence of 8 KV heads is split over the SMs, in few parts.
   const DecodePlan one = plan_decode({1, 1, 32768, 32, 8, 128}, KvFormat::int4, kSms);
-  EXPECT_GT(one.items, 0.9 * 4 * kSms);
-  EXPECT_LE(one.items, 4 * 4 * kSms);
-  EXPECT_GT(one.scratch_bytes, 0u);
-  // No part is shorter than 256 keys.
+  EXPECT_EQ(one.warps, 16);
+  EXPECT_GT(one.items(), 0.9 * kSms);
+  EXPECT_LE(one.items(), kSms);
+  EXPECT_EQ(one.counters, 8);
+  EXPECT_EQ(one.scratch_bytes, static_cast<size_t>(one.items()) * 8 * (128 + 4) * 4);
+  // Merging a few keys does not pay.
   EXPECT_LE(plan_decode({1, 1, 1024, 32, 8, 128}, KvFormat::int4, kSms).splits, 4);
   EXPECT_EQ(plan_decode({1, 1, 200, 32, 8, 128}, KvFormat::int4, kSms).splits, 1);
+}
+
+TEST(AttentionConfig, CountersAndPartsAreBounded) {
+  for (const int64_t sequences : {1, 3, 40, 500, 20000}) {
+    for (const int64_t context : {1, 100, 5000, 1 << 20}) {
+      for (const int64_t kv_heads : {1, 8, 32}) {
+        const DecodePlan plan = plan_decode({sequences, 1, context, 32, kv_heads, 128}, KvFormat::int8, kSms);
+        EXPECT_LE(plan.counters, kAttentionCounters);
+        EXPECT_LE(plan.splits, std::max<int64_t>(1, (context + 127) / 128));
+        EXPECT_EQ(plan.counters > 0, plan.splits > 1);
+        EXPECT_LE(plan.scratch_bytes, size_t{1} << 30);
+      }
+    }
+  }
 }
 
 TEST(AttentionConfig, RowsOfAGroupShareColumns) {

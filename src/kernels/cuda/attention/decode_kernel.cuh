@@ -2,167 +2,61 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/attention/config.h"
-#include "kernels/cuda/attention/fast_params.h"
+#include "kernels/cuda/attention/decode_items.cuh"
 #include "kernels/cuda/attention/fragments.cuh"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/runtime.h"
 #include "kernels/kv_view.h"
-#include "kernels/ops.h"
-#include "tensor/dtype.h"
 
 /// Attention of a few rows a sequence over the paged cache: split-KV flash decoding (Dao et al. 2023), for
 /// caches of int4, int8 and fp16. Fast: fp16 operands, sums in any order.
 ///
 /// A block is one KV head, 8 columns and a part of the keys of one sequence; a column is a row and a query
-/// head of the KV head's group. Its 4 warps take turns at stages of kKeys keys, each with a ring of stages of
-/// its own in shared memory (cp.async), so no warp ever waits for another until they merge at the end.
+/// head of the KV head's group. Its warps take turns at stages of kKeys keys, each with a ring of stages of
+/// its own in shared memory (cp.async), so no warp ever waits for another until they merge at the end. Of the
+/// blocks that have parts of the same keys the last to end merges them, in their order.
 ///
-///   S^T [keys, columns] = K Q^T      A = K by ldmatrix, integers widened by masking, B = Q, kept in
-///   registers s = S * (scale_k * c) + minimum_k * (c * sum q)                       c = scale * log2 e p =
-///   2^(s - m);  O^T [channels, columns] += V^T (p * scale_v)          A = V^T by ldmatrix.trans out = (O +
-///   sum p * minimum_v) / sum p
+///   S^T [keys, columns] = K Q^T      A = K by ldmatrix, integers widened by masking, B = Q, in registers
+///   s = S * (scale_k * c) + minimum_k * (c * sum q)          c = scale * log2 e
+///   p = 2^(s - m);  O^T [channels, columns] += V^T (p * scale_v)          A = V^T by ldmatrix.trans
+///   out = (O + sum p * minimum_v) / sum p
 ///
 /// Both products have the channels of a cached word in whatever order unpacking leaves them; Q and the output
 /// are permuted to match. m only has to be near the maximum: it moves when a score exceeds it by kSlack.
-namespace atom::cuda {
-
-struct DecodeParams : FastParams {
-  int max_rows;
-  int column_tiles;
-  /// KV heads * column_tiles.
-  int tiles;
-  int splits;
-  /// sequences * tiles * splits.
-  int n_items;
-  /// [n_items, 8 columns, 4 + head_dim]: maximum, sum, then, from the fourth on, weighted values.
-  float* partials;
-};
-
-namespace decode {
+namespace atom::cuda::decode {
 
 using namespace fragments;
 
-constexpr int kWarps = 4;
-constexpr int kThreads = kWarps * 32;
 constexpr float kSlack = 4.0f;
 constexpr float kLog2e = 1.4426950408889634f;
 constexpr float kNoMaximum = -1e30f;
-/// Parts of the keys begin at multiples of this.
-constexpr int kSplitUnit = 128;
 
-template <KvFormat kFormat, int kDim>
-struct Shape {
-  static constexpr bool kQuantized = is_quantized(kFormat);
-  static constexpr int kRowBytes = kDim * bits_of(kFormat) / 8;
-  /// 16-byte chunks of a row.
-  static constexpr int kChunks = kRowBytes / 16;
-  static constexpr int kKeys = kQuantized ? 32 : 16;
-  static constexpr int kMatrixBytes = kKeys * kRowBytes;
-  static constexpr int kStageBytes = 2 * kMatrixBytes + (kQuantized ? kKeys * 8 : 0);
-  static constexpr int kStages = kDim == 128 ? 3 : 6;
-  static constexpr int kBlocksPerSm = kFormat == KvFormat::int4 ? 4 : 2;
-  static constexpr int kRingBytes = kWarps * kStages * kStageBytes;
-  /// Stages whose pages one load of a block number by every lane covers.
-  static constexpr int kPageStages = 32 / (kKeys / 8);
-  static constexpr int kSharedBytes = kRingBytes;
-  /// Byte offset of a chunk in its matrix, swizzled so that 8 rows of one chunk lie in different banks.
-  __device__ static int offset(int row, int chunk) {
-    constexpr int kRowsPerLine = kChunks >= 8 ? 1 : 8 / kChunks;
-    constexpr int kMask = (kChunks < 8 ? kChunks : 8) - 1;
-    return row * kRowBytes + ((chunk ^ (row / kRowsPerLine & kMask)) * 16);
-  }
-};
-
-/// Keys in each part of a context.
-__device__ inline int split_keys(int context, int splits) {
-  const int unit = splits * kSplitUnit;
-  return (context + unit - 1) / unit * kSplitUnit;
+__device__ inline void add(float4& sum, float4 x) {
+  sum = {sum.x + x.x, sum.y + x.y, sum.z + x.z, sum.w + x.w};
 }
 
-/// Channel of element `j` of half `half` of the B fragment of step `step`, for lane t of four.
-template <KvFormat kFormat>
-__device__ inline int query_channel(int step, int half, int j, int t) {
-  if constexpr (kFormat == KvFormat::int4) return 32 * (step / 2) + 8 * t + 2 * (step % 2) + half + 4 * j;
-  if constexpr (kFormat == KvFormat::int8) return 16 * step + 4 * t + 2 * half + j;
-  return 16 * step + 8 * half + 2 * t + j;
-}
-
-/// Channel of row `row_half` * 8 + g of tile `tile` of the output.
-template <KvFormat kFormat>
-__device__ inline int output_channel(int tile, int row_half, int g) {
-  if constexpr (kFormat == KvFormat::int4) return 32 * (tile / 2) + 4 * g + 2 * (tile % 2) + row_half;
-  if constexpr (kFormat == KvFormat::int8) return 16 * tile + 2 * g + row_half;
-  return 16 * tile + 8 * row_half + g;
-}
-
-/// What a query value is multiplied by: nibbles in the upper half of a byte arrive times 16.
-template <KvFormat kFormat>
-__device__ constexpr float query_factor(int half) {
-  return kFormat == KvFormat::int4 ? (half == 0 ? 4.0f : 0.25f) : 1.0f;
-}
-template <KvFormat kFormat>
-constexpr float kScoreFactor = kFormat == KvFormat::int4 ? 0x1p22f
-                                                         : (kFormat == KvFormat::int8 ? 0x1p24f : 1.0f);
-template <KvFormat kFormat>
-__device__ constexpr float output_factor(int row_half) {
-  if (kFormat == KvFormat::f16) return 1.0f;
-  return kFormat == KvFormat::int4 && row_half == 1 ? 0x1p20f : 0x1p24f;
-}
-
-/// A column tile of one KV head of one sequence, and a part of its keys.
-struct Item {
-  int64_t first_row;
-  const int32_t* blocks;
-  int n_rows;
-  int context;
-  int kv_head;
-  int first_column;
-  int begin;
-  int end;
-  /// Stages of this warp.
-  int n_stages;
-};
-
-/// Work of index `index`; empty (end <= begin) where the sequence is for another kernel, or too short.
-template <int kKeys>
-__device__ inline Item item_at(const DecodeParams& p, int index, int warp) {
-  const int split = index % p.splits;
-  const int tile = index / p.splits % p.tiles;
-  const SequenceSpan& sequence = p.sequences[index / p.splits / p.tiles];
-  Item item;
-  item.first_row = sequence.first_row;
-  item.blocks = sequence.blocks;
-  item.n_rows = static_cast<int>(sequence.n_rows);
-  item.context = static_cast<int>(sequence.context);
-  item.kv_head = tile / p.column_tiles;
-  item.first_column = tile % p.column_tiles * kDecodeColumns;
-  const int per_split = split_keys(item.context, p.splits);
-  item.begin = split * per_split;
-  item.end = min(item.begin + per_split, item.context);
-  if (item.n_rows > p.max_rows || item.first_column >= item.n_rows * p.group) item.end = item.begin;
-  const int n_all = (item.end - item.begin + kKeys - 1) / kKeys;
-  item.n_stages = max(0, (n_all - warp + kWarps - 1) / kWarps);
-  return item;
-}
-
-template <KvFormat kFormat, int kDim>
-__global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm))
+template <KvFormat kFormat, int kDim, int kWarps>
+__global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kBlocksPerSm))
     attend(const DecodeParams p) {
-  using S = Shape<kFormat, kDim>;
+  using S = Shape<kFormat, kDim, kWarps>;
   constexpr int kSteps = kDim / 16;
   constexpr int kKeyTiles = S::kKeys / 16;
   constexpr int kGroups = S::kKeys / 8;
   extern __shared__ __align__(128) unsigned char shared[];
-  __shared__ int free_slots[kWarps];
-  wait_for_dependencies();
-  launch_dependents();
+  __shared__ float maxima[kWarps][kDecodeColumns];
+  __shared__ float totals[kWarps][kDecodeColumns];
+  __shared__ bool is_last;
 
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int g = lane / 4;
   const int t = lane % 4;
-  const Item item = item_at<S::kKeys>(p, static_cast<int>(blockIdx.x), warp);
-  if (item.end <= item.begin) return;
+  const Item item = own_item<S::kKeys, kWarps>(p, warp);
+  if (item.end <= item.begin) {
+    // What follows this kernel relies on the kernel ahead too.
+    wait_for_dependencies();
+    return;
+  }
   const int n_columns = min(item.n_rows * p.group - item.first_column, kDecodeColumns);
   unsigned char* const own_ring = shared + warp * S::kStages * S::kStageBytes;
   const uint32_t ring = shared_address(own_ring);
@@ -179,6 +73,27 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
   };
   uint32_t groups = load_groups(0);
   uint32_t next_groups = load_groups(S::kPageStages);
+  // Sequences and tables are older than the kernel ahead (attention.h): only now does its work matter.
+  wait_for_dependencies();
+  launch_dependents();
+
+  // Queries come before the keys, or they would arrive after the first stages of all blocks: column g of this
+  // lane, a part of its channels.
+  constexpr int kRun = query_run(kFormat);
+  constexpr int kRuns = kDim / (4 * kRun);
+  uint32_t raw_queries[kRuns * kRun];
+  const bool has_column = g < n_columns;
+  with_element(p.q_dtype, [&]<class T>() {
+    const int column = item.first_column + (has_column ? g : 0);
+    const T* const from = static_cast<const T*>(p.q) + (item.first_row + column / p.group) * p.q_stride +
+                          (item.kv_head * p.group + column % p.group) * kDim + t * kRun;
+#pragma unroll
+    for (int i = 0; i < kRuns; ++i) {
+      constexpr int kWords = Run<T, kRun>::kWords;
+      load_words<kWords>(from + i * 4 * kRun, raw_queries + i * kWords);
+    }
+  });
+
   // What this lane copies: chunk lane % kChunks of every kRowsPerCopy-th row.
   constexpr int kRowsPerCopy = 32 / S::kChunks;
   const int copy_row = lane / S::kChunks;
@@ -228,28 +143,27 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
   for (int i = 0; i < S::kStages - 1; ++i) issue();
   int slot = 0;
 
-  // Queries: column g of this lane, in the order of the widened keys.
+  // In the order of the widened keys.
   uint32_t queries[kSteps][2];
   const float c = p.scale * kLog2e;
   float sum_q[2];
   {
-    const bool valid = g < n_columns;
-    const int column = item.first_column + g;
-    const int64_t at = (item.first_row + (valid ? column / p.group : 0)) * p.q_stride +
-                       (item.kv_head * p.group + (valid ? column % p.group : 0)) * kDim;
     float sum = 0.0f;
+    with_element(p.q_dtype, [&]<class T>() {
+      const auto& runs = reinterpret_cast<const Run<T, kRun>(&)[kRuns]>(raw_queries);
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
+      for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float x0 = load_float(p.q, p.q_dtype, at + query_channel<kFormat>(step, half, 0, t));
-        const float x1 = load_float(p.q, p.q_dtype, at + query_channel<kFormat>(step, half, 1, t));
-        const float factor = valid ? query_factor<kFormat>(half) : 0.0f;
-        queries[step][half] = pack(x0 * factor, x1 * factor);
-        const float2 rounded = unpack(queries[step][half]);
-        sum += (rounded.x + rounded.y) * (1.0f / query_factor<kFormat>(half));
+        for (int half = 0; half < 2; ++half) {
+          const QueryPlace place = query_place<kFormat>(step, half);
+          const float factor = has_column ? query_factor<kFormat>(half) : 0.0f;
+          queries[step][half] = pack(runs[place.run][place.first] * factor,
+                                     runs[place.run][place.first + place.stride] * factor);
+          const float2 rounded = unpack(queries[step][half]);
+          sum += (rounded.x + rounded.y) * (1.0f / query_factor<kFormat>(half));
+        }
       }
-    }
+    });
     sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
     sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
     sum_q[0] = c * __shfl_sync(0xFFFFFFFFu, sum, 8 * t);
@@ -419,8 +333,8 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
     slot = slot + 1 == S::kStages ? 0 : slot + 1;
   }
 
-  // Merge the warps. Each has the slot of its ring that it will fill next: [8 columns][kDim] weighted
-  // values, rotated by 8 a column against bank conflicts, then [8][2] maximum and sum.
+  // Merge the warps: [8 columns][kDim] weighted values each, in its ring, a column rotated by 4 for each
+  // before it against bank conflicts.
 #pragma unroll
   for (int x = 0; x < 2; ++x) {
 #pragma unroll
@@ -428,111 +342,107 @@ __global__ void __launch_bounds__(kThreads, (Shape<kFormat, kDim>::kBlocksPerSm)
       sums[x] += __shfl_xor_sync(0xFFFFFFFFu, sums[x], offset);
       offsets[x] += __shfl_xor_sync(0xFFFFFFFFu, offsets[x], offset);
     }
+    if (g == 0) maxima[warp][2 * t + x] = maximum[x];
   }
-  static_assert(kDecodeColumns * (kDim + 2) * 4 <= S::kStageBytes);
-  const int free_slot = slot_ahead;
-  auto* own = reinterpret_cast<float*>(own_ring + free_slot * S::kStageBytes);
-  __syncwarp();
+  static_assert(kDecodeColumns * kDim * 4 <= S::kStages * S::kStageBytes);
+  __syncthreads();
+  auto* const own = reinterpret_cast<float*>(own_ring);
 #pragma unroll
   for (int x = 0; x < 2; ++x) {
     const int column = 2 * t + x;
     if (column >= n_columns) continue;
-#pragma unroll
-    for (int tile = 0; tile < kSteps; ++tile) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int channel = output_channel<kFormat>(tile, half, g);
-        own[column * kDim + (channel + 8 * column) % kDim] =
-            fmaf(output[tile][2 * half + x], output_factor<kFormat>(half), offsets[x]);
-      }
-    }
-    if (g == 0) {
-      own[kDecodeColumns * kDim + column * 2] = maximum[x];
-      own[kDecodeColumns * kDim + column * 2 + 1] = sums[x];
-    }
-  }
-  if (lane == 0) free_slots[warp] = free_slot;
-  __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < n_columns * kDim; i += kThreads) {
-    const int column = i / kDim;
-    const int channel = i % kDim;
-    const float* parts[kWarps];
     float top = kNoMaximum;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      parts[w] = reinterpret_cast<const float*>(shared + (w * S::kStages + free_slots[w]) * S::kStageBytes);
-      top = fmaxf(top, parts[w][kDecodeColumns * kDim + column * 2]);
+    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, maxima[w][column]);
+    const float factor = exp2_fast(maximum[x] - top);
+    if (g == 0) totals[warp][column] = sums[x] * factor;
+    constexpr int kTogether = output_run(kFormat);
+#pragma unroll
+    for (int i = 0; i < 2 * kSteps; i += kTogether) {
+      float run[kTogether];
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k) {
+        const int half = (i + k) % 2;
+        run[k] = fmaf(output[(i + k) / 2][2 * half + x], output_factor<kFormat>(half), offsets[x]) * factor;
+      }
+      store_run(own + column * kDim + (output_channel<kFormat>(i, g) + 4 * column) % kDim, run);
     }
+  }
+  __syncthreads();
+  constexpr int kFours = kDim / 4;
+  constexpr int kStride = kDecodeColumns * (kDim + 4);
+  const unsigned tile_index = blockIdx.z * gridDim.y + blockIdx.y;
+  float* const parts = p.partials + static_cast<int64_t>(tile_index) * p.splits * kStride;
+  const auto store = [&](int column, int channel, float4 x, float sum) {
+    const float inverse = 1.0f / sum;
+    const int64_t row = item.first_row + (item.first_column + column) / p.group;
+    const int64_t head = item.kv_head * p.group + (item.first_column + column) % p.group;
+    with_element(p.out_dtype, [&]<class T>() {
+      store_run(static_cast<T*>(p.out) + row * p.out_stride + head * kDim + channel,
+                {x.x * inverse, x.y * inverse, x.z * inverse, x.w * inverse});
+    });
+  };
+  for (int i = static_cast<int>(threadIdx.x); i < n_columns * kFours; i += S::kThreads) {
+    const int column = i / kFours;
+    const int channel = i % kFours * 4;
     float sum = 0.0f;
-    float weighted = 0.0f;
+    float4 weighted = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      const float factor = exp2_fast(parts[w][kDecodeColumns * kDim + column * 2] - top);
-      sum = fmaf(parts[w][kDecodeColumns * kDim + column * 2 + 1], factor, sum);
-      weighted = fmaf(parts[w][column * kDim + (channel + 8 * column) % kDim], factor, weighted);
+      sum += totals[w][column];
+      const auto* ring_of_warp = reinterpret_cast<const float*>(shared + w * S::kStages * S::kStageBytes);
+      add(weighted,
+          *reinterpret_cast<const float4*>(ring_of_warp + column * kDim + (channel + 4 * column) % kDim));
     }
     if (p.splits == 1) {
-      const int64_t row = item.first_row + (item.first_column + column) / p.group;
-      const int64_t head = item.kv_head * p.group + (item.first_column + column) % p.group;
-      store_float(p.out, p.out_dtype, row * p.out_stride + head * kDim + channel, weighted / sum);
+      store(column, channel, weighted, sum);
     } else {
-      float* partial = p.partials + (static_cast<int64_t>(blockIdx.x) * kDecodeColumns + column) * (kDim + 4);
+      float* const partial = parts + blockIdx.x * kStride + column * (kDim + 4);
       if (channel == 0) {
-        partial[0] = top;
-        partial[1] = sum;
+        float top = kNoMaximum;
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) top = fmaxf(top, maxima[w][column]);
+        *reinterpret_cast<float2*>(partial) = {top, sum};
       }
-      partial[4 + channel] = weighted;
+      *reinterpret_cast<float4*>(partial + 4 + channel) = weighted;
     }
   }
-}
+  if (p.splits == 1) return;
 
-/// Merges the parts of a column. Grid [8 columns, KV heads * column tiles, sequences]; kMergeGroups threads a
-/// channel.
-constexpr int kMergeGroups = 4;
-template <int kDim>
-__global__ void __launch_bounds__(kDim* kMergeGroups) merge_splits(const DecodeParams p) {
-  __shared__ float sums[kMergeGroups];
-  __shared__ float weighted_sums[kMergeGroups][kDim];
-  wait_for_dependencies();
-  launch_dependents();
-  const SequenceSpan sequence = p.sequences[blockIdx.z];
-  const int kv_head = static_cast<int>(blockIdx.y) / p.column_tiles;
-  const int column =
-      static_cast<int>(blockIdx.y) % p.column_tiles * kDecodeColumns + static_cast<int>(blockIdx.x);
-  if (sequence.n_rows > p.max_rows || column >= sequence.n_rows * p.group) return;
-  const int context = static_cast<int>(sequence.context);
-  const int per_split = split_keys(context, p.splits);
-  const int n = (context + per_split - 1) / per_split;
-  const int64_t tile = static_cast<int64_t>(blockIdx.z) * p.tiles + blockIdx.y;
-  const float* partials = p.partials + (tile * p.splits * kDecodeColumns + blockIdx.x) * (kDim + 4);
-  constexpr int64_t kStride = kDecodeColumns * (kDim + 4);
-  const int channel = static_cast<int>(threadIdx.x) % kDim;
-  const int group = static_cast<int>(threadIdx.x) / kDim;
-  float top = kNoMaximum;
-  for (int s = static_cast<int>(threadIdx.x) % 32; s < n; s += 32) top = fmaxf(top, partials[s * kStride]);
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, offset));
-  float sum = 0.0f;
-  float weighted = 0.0f;
-#pragma unroll 8
-  for (int s = group; s < n; s += kMergeGroups) {
-    const float factor = exp2_fast(partials[s * kStride] - top);
-    sum = fmaf(partials[s * kStride + 1], factor, sum);
-    weighted = fmaf(partials[s * kStride + 4 + channel], factor, weighted);
-  }
-  if (channel == 0) sums[group] = sum;
-  weighted_sums[group][channel] = weighted;
+  // The last block of these columns merges all parts.
+  const int n_parts = n_splits(item.context, p.splits);
   __syncthreads();
-  if (group != 0) return;
-#pragma unroll
-  for (int other = 1; other < kMergeGroups; ++other) {
-    sum += sums[other];
-    weighted += weighted_sums[other][channel];
+  if (threadIdx.x == 0) {
+    unsigned* const finished = p.finished + tile_index;
+    is_last = ptx::add_acquire_release(finished, 1u) == static_cast<unsigned>(n_parts - 1);
+    if (is_last) *finished = 0;
   }
-  const int64_t row = sequence.first_row + column / p.group;
-  const int64_t head = kv_head * p.group + column % p.group;
-  store_float(p.out, p.out_dtype, row * p.out_stride + head * kDim + channel, weighted / sum);
+  __syncthreads();
+  if (!is_last) return;
+  auto* const heads = reinterpret_cast<float2*>(shared);
+  for (int i = static_cast<int>(threadIdx.x); i < n_parts * kDecodeColumns; i += S::kThreads) {
+    const float* const part = parts + (i / kDecodeColumns) * kStride + i % kDecodeColumns * (kDim + 4);
+    if (i % kDecodeColumns < n_columns) heads[i] = __ldcg(reinterpret_cast<const float2*>(part));
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < n_columns * kFours; i += S::kThreads) {
+    const int column = i / kFours;
+    const int channel = i % kFours * 4;
+    const float* const part = parts + column * (kDim + 4) + 4 + channel;
+    float top = kNoMaximum;
+    for (int k = 0; k < n_parts; ++k) top = fmaxf(top, heads[k * kDecodeColumns + column].x);
+    float sum = 0.0f;
+    float4 weighted = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 8
+    for (int k = 0; k < n_parts; ++k) {
+      const float2 head = heads[k * kDecodeColumns + column];
+      const float factor = exp2_fast(head.x - top);
+      sum = fmaf(head.y, factor, sum);
+      const float4 x = __ldcg(reinterpret_cast<const float4*>(part + k * kStride));
+      add(weighted, {x.x * factor, x.y * factor, x.z * factor, x.w * factor});
+    }
+    store(column, channel, weighted, sum);
+  }
 }
 
-}  // namespace decode
-}  // namespace atom::cuda
+}  // namespace atom::cuda::decode

@@ -7,17 +7,20 @@
 namespace atom::cuda {
 namespace {
 
+template <KvFormat kFormat, int kDim, int kWarps>
+void launch_warps(const AttentionContext& context, const DecodePlan& plan, const DecodeParams& params) {
+  const dim3 grid(static_cast<unsigned>(plan.splits), static_cast<unsigned>(plan.tiles),
+                  static_cast<unsigned>(plan.n_sequences));
+  launch(decode::attend<kFormat, kDim, kWarps>, grid, dim3(kWarps * 32),
+         decode::Shape<kFormat, kDim, kWarps>::kRingBytes, context.stream, {}, params);
+}
+
 template <KvFormat kFormat, int kDim>
-void launch_parts(const AttentionContext& context, const AttentionArgs& args, const DecodePlan& plan,
-                  const DecodeParams& params) {
-  static_assert(decode::Shape<kFormat, kDim>::kBlocksPerSm == decode_blocks_per_sm(kFormat));
-  launch(decode::attend<kFormat, kDim>, dim3(static_cast<unsigned>(plan.items)), dim3(decode::kThreads),
-         decode::Shape<kFormat, kDim>::kRingBytes, context.stream, {}, params);
-  if (plan.splits > 1) {
-    const dim3 grid(kDecodeColumns, static_cast<unsigned>(params.tiles),
-                    static_cast<unsigned>(args.n_sequences));
-    launch(decode::merge_splits<kDim>, grid, dim3(kDim * decode::kMergeGroups), 0, context.stream, {},
-           params);
+void launch_parts(const AttentionContext& context, const DecodePlan& plan, const DecodeParams& params) {
+  if (plan.warps == 4) {
+    launch_warps<kFormat, kDim, 4>(context, plan, params);
+  } else {
+    launch_warps<kFormat, kDim, decode_warps_per_sm(kFormat)>(context, plan, params);
   }
 }
 
@@ -25,9 +28,9 @@ template <KvFormat kFormat>
 void launch_dim(const AttentionContext& context, const AttentionArgs& args, const DecodePlan& plan,
                 const DecodeParams& params) {
   if (args.cache.head_dim == 64) {
-    launch_parts<kFormat, 64>(context, args, plan, params);
+    launch_parts<kFormat, 64>(context, plan, params);
   } else {
-    launch_parts<kFormat, 128>(context, args, plan, params);
+    launch_parts<kFormat, 128>(context, plan, params);
   }
 }
 
@@ -40,10 +43,9 @@ void launch_decode(const AttentionContext& context, const AttentionArgs& args) {
   static_cast<FastParams&>(params) = fast_params(args);
   params.max_rows = static_cast<int>(max_decode_rows(shape));
   params.column_tiles = static_cast<int>(plan.column_tiles);
-  params.tiles = static_cast<int>(args.cache.n_kv_heads * plan.column_tiles);
-  params.n_items = static_cast<int>(plan.items);
   params.splits = static_cast<int>(plan.splits);
   params.partials = static_cast<float*>(context.scratch);
+  params.finished = context.counters;
   with_fast_format(args.cache.format,
                    [&]<KvFormat kFormat>() { launch_dim<kFormat>(context, args, plan, params); });
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <type_traits>
 
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/kv_view.h"
@@ -80,19 +81,79 @@ __device__ inline void nibbles(uint32_t word, uint32_t (&r)[4]) {
   r[3] = word >> 8 & 0x00F000F0u;
 }
 
-__device__ inline float load_float(const void* source, DType type, int64_t i) {
-  if (type == DType::f32) return static_cast<const float*>(source)[i];
-  if (type == DType::f16) return __half2float(static_cast<const __half*>(source)[i]);
-  return __bfloat162float(static_cast<const __nv_bfloat16*>(source)[i]);
+/// Calls body.operator()<element type>().
+template <class Body>
+__device__ inline void with_element(DType type, const Body& body) {
+  if (type == DType::f32) {
+    body.template operator()<float>();
+  } else if (type == DType::f16) {
+    body.template operator()<__half>();
+  } else {
+    body.template operator()<__nv_bfloat16>();
+  }
 }
 
-__device__ inline void store_float(void* to, DType type, int64_t i, float x) {
-  if (type == DType::f32) {
-    static_cast<float*>(to)[i] = x;
-  } else if (type == DType::f16) {
-    static_cast<__half*>(to)[i] = __float2half_rn(x);
+/// kCount words in a row, loaded in pieces of 16 bytes, or whole where they are less. Loads keep their place
+/// among copies.
+template <int kCount>
+__device__ inline void load_words(const void* from, uint32_t* words) {
+  if constexpr (kCount % 4 == 0) {
+    const auto* fours = static_cast<const uint4*>(from);
+#pragma unroll
+    for (int i = 0; i < kCount / 4; ++i) {
+      asm volatile("ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(words[4 * i]), "=r"(words[4 * i + 1]), "=r"(words[4 * i + 2]),
+                     "=r"(words[4 * i + 3])
+                   : "l"(fours + i));
+    }
+  } else if constexpr (kCount == 2) {
+    asm volatile("ld.global.nc.v2.b32 {%0, %1}, [%2];" : "=r"(words[0]), "=r"(words[1]) : "l"(from));
   } else {
-    static_cast<__nv_bfloat16*>(to)[i] = __float2bfloat16_rn(x);
+    static_assert(kCount == 1);
+    asm volatile("ld.global.nc.b32 %0, [%1];" : "=r"(words[0]) : "l"(from));
+  }
+}
+
+/// kCount elements in a row.
+template <class T, int kCount>
+struct Run {
+  static constexpr int kWords = kCount * static_cast<int>(sizeof(T)) / 4;
+  uint32_t words[kWords];
+
+  /// Zeros unless `valid`.
+  __device__ void load(const T* from, bool valid) {
+    if (valid) {
+      load_words<kWords>(from, words);
+    } else {
+#pragma unroll
+      for (uint32_t& word : words) word = 0;
+    }
+  }
+  __device__ float operator[](int i) const {
+    if constexpr (std::is_same_v<T, float>) return __uint_as_float(words[i]);
+    const auto bits = static_cast<uint16_t>(words[i / 2] >> (i % 2 * 16));
+    if constexpr (std::is_same_v<T, __half>) return __half2float(__ushort_as_half(bits));
+    return __uint_as_float(static_cast<uint32_t>(bits) << 16);
+  }
+};
+
+/// 4, 2 or 1 elements in a row, as one store.
+template <class T, int kCount>
+__device__ inline void store_run(T* to, const float (&x)[kCount]) {
+  if constexpr (std::is_same_v<T, float>) {
+    if constexpr (kCount == 4) *reinterpret_cast<float4*>(to) = {x[0], x[1], x[2], x[3]};
+    if constexpr (kCount == 2) *reinterpret_cast<float2*>(to) = {x[0], x[1]};
+    if constexpr (kCount == 1) *to = x[0];
+  } else {
+    static_assert(kCount == 4);
+    if constexpr (std::is_same_v<T, __half>) {
+      *reinterpret_cast<uint2*>(to) = {pack(x[0], x[1]), pack(x[2], x[3])};
+    } else {
+      const __nv_bfloat162 low = __floats2bfloat162_rn(x[0], x[1]);
+      const __nv_bfloat162 high = __floats2bfloat162_rn(x[2], x[3]);
+      *reinterpret_cast<uint2*>(to) = {*reinterpret_cast<const uint32_t*>(&low),
+                                       *reinterpret_cast<const uint32_t*>(&high)};
+    }
   }
 }
 

@@ -13,11 +13,11 @@ void launch_dim(const AttentionContext& context, const AttentionArgs& args, unsi
   const dim3 grid(blocks);
   const dim3 block(prefill::kThreads);
   if (args.cache.head_dim == 64) {
-    launch(prefill::attend<kFormat, 64>, grid, block, prefill::Shape<64>::kSharedBytes, context.stream, {},
-           params);
+    launch(prefill::attend<kFormat, 64>, grid, block, prefill::Shape<kFormat, 64>::kSharedBytes,
+           context.stream, {}, params);
   } else {
-    launch(prefill::attend<kFormat, 128>, grid, block, prefill::Shape<128>::kSharedBytes, context.stream, {},
-           params);
+    launch(prefill::attend<kFormat, 128>, grid, block, prefill::Shape<kFormat, 128>::kSharedBytes,
+           context.stream, {}, params);
   }
 }
 

@@ -13,6 +13,15 @@ __device__ __forceinline__ void fence_stores() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/// Waits until at most kPending committed groups are under way; `c`, which an earlier one computes, is then
+/// there, and the compiler is not to use it before.
+template <int kPending, int kCount>
+__device__ __forceinline__ void wait(float (&c)[kCount]) {
+  wait<kPending>();
+#pragma unroll
+  for (float& x : c) asm volatile("" : "+f"(x)::"memory");
+}
+
 /// c [64, 128] = a b (+ c where `accumulate`), both K-major.
 __device__ __forceinline__ void multiply_shared(float (&c)[64], uint64_t a, uint64_t b, int accumulate) {
   asm volatile(
