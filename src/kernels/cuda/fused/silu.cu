@@ -2,10 +2,11 @@
 // inner), up in [inner, 2 * inner). Plain: four elements a thread. Quantized: to ActivationBlocks, a warp
 // handles kUnits units of 128 channels of a token, four a lane, all loads first; the scale by shuffles, 128
 // consecutive bytes of a block written at once. The outliers are one unit; more than 128 are computed twice.
-// Anything else goes to the general kernel. x / (1 + exp(-x)) by the contract's exp and IEEE division.
-// Source: Atom, section 4.3.
+// Bytes alone go to dense_quantize.cuh, anything else to the general kernel. x / (1 + exp(-x)) by the
+// contract's exp and IEEE division. Source: Atom, section 4.3.
 
 #include "kernels/cuda/fused/config.h"
+#include "kernels/cuda/fused/dense_quantize.cuh"
 #include "kernels/cuda/fused/dispatch.h"
 #include "kernels/cuda/fused/general_quantize.cuh"
 #include "kernels/cuda/fused/row_quantize.cuh"
@@ -152,6 +153,9 @@ void silu_mul_quantize(const SiluMulQuantizeArgs& args, cudaStream_t stream) {
       const dim3 grid(static_cast<unsigned>(x.rows), blocks_for(units, kThreads / 32 * per_warp));
       return launch(per_warp == 1 ? silu_mul_quantize_kernel<In, 1> : silu_mul_quantize_kernel<In, 2>, grid,
                     kThreads, 0, stream, {}, a);
+    }
+    if (takes_dense(x, nullptr, nullptr, out)) {
+      return dense_quantize<In, Before::silu_mul>(x, nullptr, 0.0f, out, stream);
     }
     const GeneralQuantize a{x.data, x.stride, x.rows, nullptr, 0.0f, nullptr, out};
     launch(general_quantize_kernel<In, Before::silu_mul>, dim3(static_cast<unsigned>(x.rows)),
