@@ -96,8 +96,9 @@ struct Loader {
     const int tid = static_cast<int>(threadIdx.x), token = tid / 16;
     part = tid % 16;
     from = p.x + static_cast<int64_t>(token0 + token) * p.k + part * 8;
-    // Lane t reads the parts 4 t + word: side by side for one word, and in the other half for odd tokens.
-    to = kUnitBytes + token * 256 + ((part % 4 * 4 + part / 4) ^ (token % 2 * 4)) * 16;
+    // In order but for the halves of a line, which odd tokens exchange: copies to scattered places would be
+    // fetched 16 bytes at a time.
+    to = kUnitBytes + token * 256 + (part ^ (token % 2 * 4)) * 16;
     count = min(max(p.m - token0 - token + 7, 0) / 8, kTokens / 8);
   }
 
@@ -170,7 +171,9 @@ __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
       uint32_t b[kTokens / 8][4];
 #pragma unroll
       for (int j = 0; j < kTokens / 8; ++j) {
-        const int place = (w * 4 + t) ^ (g % 2 * 4);
+        // Lanes take the parts of their 32 channels in different orders: eight lanes meet eight banks of 16
+        // bytes.
+        const int place = (4 * t + (w ^ t)) ^ (g % 2 * 4);
         const uint4 v = *reinterpret_cast<const uint4*>(stage + kUnitBytes + (j * 8 + g) * 256 + place * 16);
         b[j][0] = v.x, b[j][1] = v.y, b[j][2] = v.z, b[j][3] = v.w;
       }

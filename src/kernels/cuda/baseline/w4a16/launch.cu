@@ -24,7 +24,8 @@ __global__ void pack(const uint8_t* values, const __half* scales, int64_t n, int
     const int64_t row = tile * w4a16::kTileRows + i / 64;
     // Bytes 0 and 1 of a word hold even channels, 2 and 3 odd ones.
     const int byte = i % 4;
-    const int64_t channel = group * w4a16::kGroup + i % 64 / 4 * 8 + byte % 2 * 4 + byte / 2;
+    const int64_t channel =
+        group * w4a16::kGroup + w4a16::first_channel(i % 64 / 4) + byte % 2 * 4 + byte / 2;
     const auto nibble = [&](int64_t c) {
       return row < n && c < k ? values[row * (k / 2) + c / 2] >> (c % 2 * 4) & 15 : 0;
     };
@@ -43,7 +44,8 @@ __global__ void dequantize_weights(const uint8_t* packed, int groups, int64_t ro
   const int64_t tile = blockIdx.x / groups, group = blockIdx.x % groups;
 #pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x); i < w4a16::kValueBytes / 4; i += kThreads) {
-    const int64_t row = tile * w4a16::kTileRows + i / 16, channel = group * w4a16::kGroup + i % 16 * 8;
+    const int64_t row = tile * w4a16::kTileRows + i / 16;
+    const int64_t channel = group * w4a16::kGroup + w4a16::first_channel(i % 16);
     const __half scale = reinterpret_cast<const __half*>(unit + w4a16::kValueBytes)[i / 16];
     uint32_t v[4];
     w4a16::dequantize(reinterpret_cast<const uint32_t*>(unit)[i], __half2half2(scale), v);
