@@ -66,10 +66,13 @@ TEST_P(GpuModel, FastKernelsAreNear) {
     difference += std::pow(static_cast<double>(found[i]) - static_cast<double>(expected[i]), 2);
     norm += std::pow(static_cast<double>(expected[i]), 2);
   }
-  // What one rounding of a float activation to FP16 costs, of 8-bit activations that fall to the other side,
-  // and of FP8 ones, whose steps are larger.
-  const double bound = c.activation_bits == 16 ? 2e-3 : c.kind == RandomCase::Kind::fp8 ? 6e-2 : 2e-2;
-  EXPECT_LT(std::sqrt(difference / norm), bound);
+  // What roundings that fall to the other side cost: of float activations to FP16, of 8-bit activations, of
+  // those with one step for a whole token, of FP8 ones, whose steps are larger.
+  const auto bound = [&] {
+    if (c.activation_bits == 16) return 2e-3;
+    return c.kind == RandomCase::Kind::low_bit ? 2e-2 : c.kind == RandomCase::Kind::int8 ? 5e-2 : 6e-2;
+  };
+  EXPECT_LT(std::sqrt(difference / norm), bound());
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, GpuModel, ::testing::ValuesIn(kRandomCases),
