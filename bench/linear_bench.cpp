@@ -76,7 +76,7 @@ struct FloatCase {
         w_half.push_back(dtype == DType::f16 ? float_to_half(v) : float_to_bfloat16(v));
     }
     const void* data = dtype == DType::f32 ? static_cast<const void*>(w.data()) : w_half.data();
-    op = {{x.data(), m, shape.k}, dtype, data, {y.data(), m, shape.n}, false};
+    op = {MatrixView<const float>(x.data(), m, shape.k), dtype, data, {y.data(), m, shape.n}, false};
   }
 };
 

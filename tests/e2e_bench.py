@@ -96,6 +96,16 @@ def test_decode():
     assert second["weight_bytes"] < first["weight_bytes"]
 
 
+def test_decode_of_the_baselines():
+    names = ["w8a8", "w8a8kv8", "fp8kv4", "w4a16kv16"]
+    result = run_json("bench", "decode", "--model", "smollm2-135m", "--layers", "1", "--batch", "2", "--context", "20",
+                      "--steps", "1", "--precision", ",".join(names))
+    assert [one["precision"] for one in result["results"]] == names
+    assert [one["kv_cache"] for one in result["results"]] == ["f16", "int8", "int4", "f16"]
+    int8, _, fp8, int4 = (one["weight_bytes"] for one in result["results"])
+    assert int4 < fp8 == int8
+
+
 def test_table_without_json():
     text = run_ok("bench", "gemm", *CPU, "--shape", "64x128", "--tokens", "1")
     assert "limits measured" in text and "W4A4" in text and "x F32" in text
@@ -119,6 +129,7 @@ def test_table_without_json():
     (["decode", "--model", "smollm2-135m", "--batch", "4097"], "--batch"),
     (["decode", "--model", "gpt-5"], "gpt-5"),
     (["decode", "--model", "smollm2-135m", "--precision", "w2a2"], "w2a2"),
+    (["decode", "--model", "smollm2-135m", "--precision", "w8a8kv5"], "w8a8kv5"),
     (["decode", "--model", "smollm2-135m", "--context", "0"], "--context"),
     (["everything"], "everything"),
 ])  # fmt: skip

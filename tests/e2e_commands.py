@@ -155,6 +155,20 @@ def test_recipes_and_their_switches(recipe, tmp_path):
         assert math.isfinite(perplexity(out))
 
 
+@pytest.mark.parametrize("recipe, options, kind, bits", [
+    ("w8a8", [], "W8A8", 8),
+    ("w4a16", ["--calib", TEXT, "--samples", "2", "--sample-length", "64", "--group", "16"], "W4A16", 16),
+])  # fmt: skip
+def test_recipes_of_the_baselines(recipe, options, kind, bits, tmp_path):
+    run_ok("quantize", MODEL, "-o", tmp_path / "out", "--recipe", recipe, *options)
+    said = run_json("inspect", tmp_path / "out")
+    assert said["quantization"]["activation_bits"] == bits and said["quantization"]["kv_cache_bits"] == 16
+    assert {layer["kind"] for layer in said["layers"] if layer["name"] != "lm_head"} == {kind}
+    assert math.isfinite(perplexity(tmp_path / "out"))
+    assert "outliers" in assert_fails(
+        run("quantize", MODEL, "-o", tmp_path / "no", *TINY_QUANTIZE, "--activation-bits", "16"), 2)
+
+
 def test_quantize_twice_gives_the_same_bytes(packed, tmp_path):
     name, out = packed
     for threads in (1, 2):

@@ -16,7 +16,7 @@ class Prober {
     add("embedding lookup", EmbeddingLookup{{}, DType::f32, nullptr, row<float>(config.hidden)});
     add("final norm",
         RmsNorm{row<const float>(config.hidden), nullptr, config.rms_norm_eps, row<float>(config.hidden)});
-    if (model_->quantization()) {
+    if (model_->quantization() && model_->quantization()->activation_bits != 16) {
       add_quantized(*model_->quantization());
     } else {
       add("norm",

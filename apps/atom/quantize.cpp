@@ -214,7 +214,8 @@ void check_used(const Options& options, const Recipe& recipe) {
   }
   const std::string unused = names_of_given(options.calibration_options);
   if (!recipe.needs_calibration() && !unused.empty()) {
-    spdlog::warn("not used: {} (the recipe has no outlier channels, GPTQ or searched clips)", unused);
+    spdlog::warn("not used: {} (the recipe chooses no outlier channels, has no GPTQ and no searched clips)",
+                 unused);
   }
 }
 
@@ -287,7 +288,8 @@ void add_recipe_options(CLI::App& command, const std::shared_ptr<Options>& optio
         ->group(group)
         ->excludes(yes);
   };
-  option("--activation-bits", set.activation_bits, "Bits of the normal channels of activations: 4 or 8");
+  option("--activation-bits", set.activation_bits,
+         "Bits of the normal channels of activations: 4, 8, or 16 (not quantized)");
   option("--group-size,--group", set.group_size,
          "Channels that share a scale; 0: all normal ones of a row or token");
   option("--outliers", set.outliers,
@@ -315,8 +317,9 @@ void add_quantize(CLI::App& app, Command& chosen) {
   command->footer(
       std::string(
           "Recipes: `atom` (W4A4KV4: outlier channels in INT8, groups of 128, fixed clips, GPTQ), "
-          "`atom-w4a8` "
-          "(the same with 8-bit activations), `rtn` (round to nearest, one scale a token and row).\n\n") +
+          "`atom-w4a8` (the same with 8-bit activations), `rtn` (round to nearest, one scale a token and "
+          "row). Baselines: `w8a8` (INT8, one scale a token and row), `w4a16` (INT4 weights in groups of 128 "
+          "by GPTQ, activations as they are).\n\n") +
       "The calibration text is " + kWhereTextsAre +
       ".\n\nThe output appears under its name only when it is complete. With --json the object has seconds, "
       "tokens (of "
@@ -330,7 +333,8 @@ void add_quantize(CLI::App& app, Command& chosen) {
   options->source.add_to(*command);
   command->add_option("-o,--output", options->out, "The directory to write")->required();
   command->add_flag("--overwrite", options->overwrite, "Replace the output where it exists");
-  command->add_option("--recipe", options->recipe, "atom, atom-w4a8 or rtn")->capture_default_str();
+  command->add_option("--recipe", options->recipe, "atom, atom-w4a8, rtn, w8a8 or w4a16")
+      ->capture_default_str();
   command->add_option("--calib", options->calibration.file, "The calibration text (see below)");
   command->add_option("--calib-skip", options->calibration.skip, "Of documents: pass over the first so many")
       ->check(at_least(0))

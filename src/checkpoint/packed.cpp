@@ -1,5 +1,6 @@
 #include "checkpoint/packed.h"
 
+#include <cassert>
 #include <set>
 
 #include "base/error.h"
@@ -111,6 +112,7 @@ std::string layer_prefix(int64_t layer) {
 }
 
 Json QuantizationConfig::to_json() const {
+  assert(!fp8);
   Json outliers;
   for (const LayerInput input : kLayerInputs)
     outliers[name_of(input)] = outlier_channels[static_cast<size_t>(input)];
@@ -132,7 +134,7 @@ QuantizationConfig QuantizationConfig::from_json(const Json& json, const std::st
   QuantizationConfig config;
   config.recipe = reader.text("recipe");
   config.weight_bits = reader.one_of("weight_bits", {4});
-  config.activation_bits = reader.one_of("activation_bits", {4, 8});
+  config.activation_bits = reader.one_of("activation_bits", {4, 8, 16});
   config.group_size = reader.integer("group_size", 0, 1 << 20);
   FieldReader outliers(reader.field("outlier_channels"), source + ": quantization_config.outlier_channels");
   for (const LayerInput input : kLayerInputs) {

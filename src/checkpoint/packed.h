@@ -40,6 +40,7 @@ std::string layer_prefix(int64_t layer);
 struct QuantizationConfig {
   std::string recipe = "atom";
   int weight_bits = 4;
+  /// Of the normal channels; 16: not quantized (and no outliers).
   int activation_bits = 4;
   /// Channels that share a scale; 0: one scale for all normal channels of a row or token.
   int64_t group_size = 128;
@@ -47,6 +48,9 @@ struct QuantizationConfig {
   std::array<int64_t, 4> outlier_channels{};
   /// 8: INT8; 16: FP16.
   int outlier_bits = 8;
+  /// FP8 (E4M3) instead of INT8 outliers, which are then all channels: for random models, no checkpoint has
+  /// it.
+  bool fp8 = false;
   /// Bits of the KV cache that the checkpoint is meant for: 16, 8 or 4.
   int kv_cache_bits = 4;
   /// Queries and keys are rotated by a Hadamard matrix per head after RoPE.

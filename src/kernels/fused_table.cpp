@@ -8,8 +8,12 @@
 namespace atom {
 namespace {
 
+/// FP8 is left to the reference.
 template <CpuIsa isa, class Op>
-bool has_isa(const DeviceContext& device, const Op&) {
+bool supports_rows(const DeviceContext& device, const Op& op) {
+  if constexpr (requires { op.out->layout(); }) {
+    if (op.out->layout().outlier_type == OutlierType::fp8) return false;
+  }
   return device.isa >= isa;
 }
 
@@ -37,8 +41,8 @@ void run_rope(const DeviceContext& device, const RopeAppend& op) {
 template <class Op, auto vector_function, auto reference_function>
 constexpr Implementation<Op> kRowTable[] = {
 #if defined(__x86_64__)
-    {"avx512", has_isa<CpuIsa::avx512, Op>, run_rows<Op, vector_function, cpu::fused_rows_avx512>},
-    {"avx2", has_isa<CpuIsa::avx2, Op>, run_rows<Op, vector_function, cpu::fused_rows_avx2>},
+    {"avx512", supports_rows<CpuIsa::avx512, Op>, run_rows<Op, vector_function, cpu::fused_rows_avx512>},
+    {"avx2", supports_rows<CpuIsa::avx2, Op>, run_rows<Op, vector_function, cpu::fused_rows_avx2>},
 #endif
     {"reference", always<Op>, reference_function},
 };

@@ -167,7 +167,8 @@ TEST(LinearFloat, SpecialHalfWeightsAreConvertedExactly) {
     for (const CpuIsa isa : kLevels) {
       if (isa > detect_cpu_isa()) continue;
       std::vector<float> y(w.size());
-      run({nullptr, isa}, LinearFloat{{&one, 1, 1}, dtype, w.data(), {y.data(), 1, n}, false});
+      run({nullptr, isa},
+          LinearFloat{MatrixView<const float>(&one, 1, 1), dtype, w.data(), {y.data(), 1, n}, false});
       for (size_t i = 0; i < w.size(); ++i) {
         ASSERT_EQ(y[i], dtype == DType::f16 ? half_to_float(w[i]) : bfloat16_to_float(w[i]));
       }

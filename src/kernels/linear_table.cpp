@@ -25,6 +25,11 @@ constexpr Implementation<LinearLowBit> kLinearLowBit[] = {
     {"reference", always<LinearLowBit>, reference::linear_low_bit},
 };
 
+constexpr Implementation<LinearWeightOnly> kLinearWeightOnly[] = {
+    {"dequantize", cpu::linear_weight_only_supports, cpu::linear_weight_only},
+    {"reference", always<LinearWeightOnly>, reference::linear_weight_only},
+};
+
 }  // namespace
 
 template <>
@@ -35,6 +40,11 @@ std::span<const Implementation<LinearFloat>> implementations() {
 template <>
 std::span<const Implementation<LinearLowBit>> implementations() {
   return kLinearLowBit;
+}
+
+template <>
+std::span<const Implementation<LinearWeightOnly>> implementations() {
+  return kLinearWeightOnly;
 }
 
 }  // namespace atom

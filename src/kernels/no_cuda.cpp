@@ -85,6 +85,10 @@ std::span<const Implementation<LinearLowBit>> cuda_implementations() {
   return {};
 }
 template <>
+std::span<const Implementation<LinearWeightOnly>> cuda_implementations() {
+  return {};
+}
+template <>
 std::span<const Implementation<RopeAppend>> cuda_implementations() {
   return {};
 }

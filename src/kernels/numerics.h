@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/host_device.h"
+#include "tensor/float8.h"
 #include "tensor/half.h"
 
 /// Scalar definitions of the numeric contract (docs/numerics.md); the vector kernels repeat them operation by
@@ -52,6 +53,21 @@ ATOM_HOST_DEVICE inline int32_t quantize(float x, float inverse, float low, floa
   return __float2int_rn(bounded);
 #else
   return static_cast<int32_t>(std::lrint(bounded));
+#endif
+}
+
+/// x * inverse as FP8 (E4M3), to nearest even, saturated; NaN gives the lowest value.
+ATOM_HOST_DEVICE inline uint8_t quantize_float8(float x, float inverse) {
+  const float scaled = x * inverse;
+  const float floor_bounded = scaled > -kFloat8Max ? scaled : -kFloat8Max;
+  const float bounded = floor_bounded < kFloat8Max ? floor_bounded : kFloat8Max;
+#if defined(__CUDA_ARCH__)
+  // The same rounding in one instruction, the value in the low byte.
+  uint16_t pair;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.0f), "f"(bounded));
+  return static_cast<uint8_t>(pair);
+#else
+  return float_to_float8(bounded);
 #endif
 }
 

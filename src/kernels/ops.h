@@ -13,7 +13,8 @@
 /// ordered table of implementations, the reference last; `run` takes the first that supports the arguments on
 /// the device.
 ///
-/// Numerics common to all (docs/numerics.md): activations are float; reductions over a row (sum of squares)
+/// Numerics common to all (docs/numerics.md): activations are float (on a GPU's way into a float linear layer
+/// also f16 or bf16: FloatMatrix); reductions over a row (sum of squares)
 /// use 16 interleaved partial sums (element i goes to sum i mod 16) folded as 8+8, 4+4, 2+2, 1+1; exp is the
 /// polynomial of kernels/numerics.h; dot products of float accumulate by fma over ascending channels. All
 /// implementations but the OpenBLAS one are therefore bit-identical to the reference, and no result depends
@@ -33,7 +34,7 @@ struct RmsNorm {
   MatrixView<const float> x;
   const float* weight;
   float eps;
-  MatrixView<float> out;
+  FloatOutput out;
 };
 
 /// RmsNorm, then reordering, then quantization, fused (paper section 4.3). permutation[i] is the channel that
@@ -56,7 +57,7 @@ struct ReorderQuantize {
 /// out = silu(gate) * up. gate_up [tokens, 2 * inner] holds gate, then up; out [tokens, inner].
 struct SiluMul {
   MatrixView<const float> gate_up;
-  MatrixView<float> out;
+  FloatOutput out;
 };
 
 /// SiluMul, then quantization (no reordering: the rows of gate and up were permuted offline).
@@ -87,8 +88,9 @@ struct Argmax {
   std::span<int32_t> out;
 };
 
-/// out[i] = offset + scale * a number that is normal but for its tails (numerics::random_normal) for f32, f16
-/// and bf16; a byte of any value for u8, and in [-127, 127] for i8. The same on every device for a seed.
+/// out[i] = offset + scale * a number that is normal but for its tails (numerics::random_normal) for f32,
+/// f16, bf16 and f8; a byte of any value for u8, and in [-127, 127] for i8. The same on every device for a
+/// seed.
 struct RandomFill {
   void* out;
   int64_t count;
@@ -100,7 +102,7 @@ struct RandomFill {
 
 /// y[m, n] = sum_k x[m, k] * w[n, k] (+ y where `accumulate`). w [n, k] row-major in f32, f16 or bf16.
 struct LinearFloat {
-  MatrixView<const float> x;
+  FloatInput x;
   DType dtype;
   const void* w;
   MatrixView<float> y;
@@ -109,9 +111,19 @@ struct LinearFloat {
 
 /// y = x * w^T for quantized x and w (+ y where `accumulate`). Exact int32 sums inside a group, then
 /// acc = fma(float(sum), sx * sw, acc) from 0, groups ascending, outliers last (FP16 outliers: acc = fma(x,
-/// w, acc), channels ascending); y = acc, or y + acc.
+/// w, acc), channels ascending; FP8 outliers: as INT8 ones, of a float sum = fma(qx, qw, sum), channels
+/// ascending); y = acc, or y + acc.
 struct LinearLowBit {
   const QuantizedActivations* x;
+  const PreparedWeight* w;
+  MatrixView<float> y;
+  bool accumulate = false;
+};
+
+/// y = x * w^T (+ y where `accumulate`) for float x and INT4 w in groups, without outliers (W4A16):
+/// LinearFloat with the f16 weights fp16(q * scale).
+struct LinearWeightOnly {
+  FloatInput x;
   const PreparedWeight* w;
   MatrixView<float> y;
   bool accumulate = false;
@@ -208,6 +220,10 @@ void run(const DeviceContext& device, const Op& op) {
 WeightLayout choose_layout(const DeviceContext& device, int64_t n, const ChannelLayout& layout,
                            int activation_bits);
 
+/// What a float linear layer of k channels and f16, bf16 or f32 weights wants to read on `device`: f32, or
+/// the type of its weights, to which its kernel would have to convert f32.
+DType choose_input_type(const DeviceContext& device, DType weights, int64_t k);
+
 /// Repacks canonical weights of the host for `device`, to the layout that choose_layout() names.
 PreparedWeight prepare(const DeviceContext& device, const LowBitWeight& weight, int activation_bits);
 
@@ -242,6 +258,8 @@ std::span<const Implementation<LinearFloat>> implementations();
 template <>
 std::span<const Implementation<LinearLowBit>> implementations();
 template <>
+std::span<const Implementation<LinearWeightOnly>> implementations();
+template <>
 std::span<const Implementation<RopeAppend>> implementations();
 template <>
 std::span<const Implementation<Attention>> implementations();
@@ -269,6 +287,8 @@ template <>
 std::span<const Implementation<LinearFloat>> cuda_implementations();
 template <>
 std::span<const Implementation<LinearLowBit>> cuda_implementations();
+template <>
+std::span<const Implementation<LinearWeightOnly>> cuda_implementations();
 template <>
 std::span<const Implementation<RopeAppend>> cuda_implementations();
 template <>

@@ -76,6 +76,15 @@ void pack_outliers(const LowBitWeight& weight, const PackedLayout& packed, Prepa
 WeightLayout choose_layout(const DeviceContext& device, int64_t n, const ChannelLayout& layout,
                            int activation_bits) {
   if (device.cuda != nullptr) {
+    // What is not exact is left to the general kernels where everything has to be.
+    if (activation_bits == 16) {
+      const bool fits = layout.group == 128 && layout.n_outlier == 0 && layout.k % 8 == 0;
+      return fits && !device.exact ? WeightLayout::w4a16_sm90 : WeightLayout::canonical;
+    }
+    if (is_dense8(layout)) {
+      const bool fits = layout.outlier_type == OutlierType::int8 || (n % 16 == 0 && !device.exact);
+      return fits ? WeightLayout::dense8_sm90 : WeightLayout::canonical;
+    }
     return fits_blocks(layout) ? WeightLayout::tiles_sm90 : WeightLayout::canonical;
   }
   if (!PackedLayout::fits(layout) || (activation_bits != 4 && activation_bits != 8)) {
@@ -86,6 +95,10 @@ WeightLayout choose_layout(const DeviceContext& device, int64_t n, const Channel
   if (device.isa >= CpuIsa::avx2) return WeightLayout::rows8_avx2;
 #endif
   return WeightLayout::canonical;
+}
+
+DType choose_input_type(const DeviceContext& device, DType weights, int64_t k) {
+  return device.cuda != nullptr && !device.exact && k % 8 == 0 ? weights : DType::f32;
 }
 
 PreparedWeight prepare(const DeviceContext& device, const LowBitWeight& weight, int activation_bits) {

@@ -8,8 +8,9 @@
 
 namespace atom {
 
-/// Widths of the outlier channels: INT8 is the paper's, FP16 is kept for the ablation.
-enum class OutlierType : uint8_t { int8, fp16 };
+/// What the outlier channels are: INT8 is the paper's, FP16 is kept for the ablation. FP8 (E4M3) is a
+/// baseline, of layers whose channels are all outliers.
+enum class OutlierType : uint8_t { int8, fp16, fp8 };
 
 /// How the input channels of a linear layer are divided. K channels, already in the order in which the layer
 /// wants them: first the normal ones in groups of `group`, then the outliers (paper section 4.1 and 4.2).
@@ -25,33 +26,39 @@ struct ChannelLayout {
   bool operator==(const ChannelLayout&) const = default;
 };
 
-/// Whether the blocked layouts of kernels/cuda/layout.h can hold it: INT8 outliers, whole groups of 128.
+/// Whether every channel is a byte (W8A8, FP8), in rows that cuBLASLt multiplies as they are.
+inline bool is_dense8(const ChannelLayout& layout) {
+  return layout.k_normal() == 0 && layout.outlier_type != OutlierType::fp16 && layout.k % 16 == 0;
+}
+
+/// Whether the blocked layouts of kernels/cuda/layout.h hold it: INT8 outliers, whole groups of 128. Layers
+/// of bytes alone stay in rows.
 inline bool fits_blocks(const ChannelLayout& layout) {
   const bool whole = layout.k_normal() == 0 || (layout.group == 128 && layout.k_normal() % 128 == 0);
-  return whole && layout.outlier_type == OutlierType::int8;
+  return whole && layout.outlier_type == OutlierType::int8 && !is_dense8(layout);
 }
 
 /// How the input of a linear layer is quantized at run time.
 struct ActivationSpec {
   ChannelLayout layout;
-  /// 4 or 8: bits of the normal channels.
+  /// 4 or 8: bits of the normal channels. 16: activations are not quantized, weights alone are (W4A16).
   int bits = 4;
   /// The largest magnitude of a group is scaled by this before it becomes the scale; 1 = no clipping.
   /// Outliers are never clipped.
   float clip = 1.0f;
+  /// FP8 outliers alone: the one scale of all tokens, chosen beforehand, a value of fp16.
+  float scale = 1.0f;
 };
 
 /// Quantized activations of `tokens` tokens: what the fused quantizing ops write and the low-bit linear ops
 /// read.
 ///
-/// values  [tokens, stride] int8: normal channels at [0, k_normal), zeros up to outlier_offset, INT8 outliers
-/// at
-///         [outlier_offset, outlier_offset + n_outlier), zeros up to stride. Offset and stride are multiples
-///         of 64.
+/// values  [tokens, stride] int8: normal channels at [0, k_normal), zeros up to outlier_offset, INT8 (or FP8)
+///         outliers at [outlier_offset, outlier_offset + n_outlier), zeros up to stride. Offset and stride
+///         are multiples of 64.
 /// scales  [tokens, groups + 1] float, each a value of fp16: one a group, then the outliers' one.
-/// sums    [tokens, groups + 1] int32: the sum of the quantized values of each group, then of the outliers.
-/// Kernels
-///         that store weights with an offset subtract offset * sum.
+/// sums    [tokens, groups + 1] int32: the sum of the quantized values of each group, then of the outliers (0
+///         for FP8). Kernels that store weights with an offset subtract offset * sum.
 /// outliers_fp16 [tokens, n_outlier] float, each a value of fp16: only for OutlierType::fp16 (values then
 /// hold
 ///         zeros in the outliers' place, the last scale is 0).
@@ -113,7 +120,7 @@ class QuantizedActivations {
 ///
 /// values         [n, ceil(k_normal / 2)] bytes: INT4 two's complement, the even channel in the low nibble.
 /// scales         [n, groups] fp16 bits.
-/// outliers       [n, n_outlier] int8 with outlier_scales [n] fp16 bits, or
+/// outliers       [n, n_outlier] int8 with outlier_scales [n] fp16 bits (FP8: its bits, all scales equal), or
 /// outliers_fp16  [n, n_outlier] fp16 bits.
 struct LowBitWeight {
   int64_t n = 0;
@@ -128,25 +135,35 @@ struct LowBitWeight {
   /// Elements of the arrays; those of the other type of outliers are empty.
   int64_t value_count() const { return n * row_bytes(); }
   int64_t scale_count() const { return n * layout.groups(); }
-  int64_t outlier_count() const { return has_int8() ? n * layout.n_outlier : 0; }
-  int64_t outlier_scale_count() const { return has_int8() && layout.n_outlier > 0 ? n : 0; }
-  int64_t outlier_fp16_count() const { return has_int8() ? 0 : n * layout.n_outlier; }
+  int64_t outlier_count() const { return has_bytes() ? n * layout.n_outlier : 0; }
+  int64_t outlier_scale_count() const { return has_bytes() && layout.n_outlier > 0 ? n : 0; }
+  int64_t outlier_fp16_count() const { return has_bytes() ? 0 : n * layout.n_outlier; }
   int64_t bytes() const {
     return value_count() + outlier_count() +
            2 * (scale_count() + outlier_scale_count() + outlier_fp16_count());
   }
-  bool has_int8() const { return layout.outlier_type == OutlierType::int8; }
+  bool has_bytes() const { return layout.outlier_type != OutlierType::fp16; }
 };
 
-/// Layouts a low-bit weight may be repacked to when a model is loaded.
-enum class WeightLayout : uint8_t { canonical, rows8_avx2, rows16_avx512, tiles_sm90 };
+/// Layouts a low-bit weight may be repacked to when a model is loaded. A GPU's keep all of it in `values`:
+/// tiles_sm90 as kernels/cuda/layout.h says, dense8_sm90 (is_dense8() layers) [n up to a multiple of 16, k]
+/// bytes, then as many float scales (zeros beyond n), w4a16_sm90 as kernels/cuda/baseline/w4a16/config.h
+/// says.
+enum class WeightLayout : uint8_t {
+  canonical,
+  rows8_avx2,
+  rows16_avx512,
+  tiles_sm90,
+  dense8_sm90,
+  w4a16_sm90
+};
 
 /// A low-bit weight owned in the layout its kernel wants, in the device's memory. Made by `prepare` in
-/// kernels/ops.h. tiles_sm90 (kernels/cuda/layout.h) keeps all of it in `values`.
+/// kernels/ops.h.
 struct PreparedWeight {
   int64_t n = 0;
   ChannelLayout layout;
-  /// Bits of the activations it will meet: they decide which kernel is chosen.
+  /// Bits of the activations it will meet (ActivationSpec::bits): they decide which kernel is chosen.
   int activation_bits = 4;
   WeightLayout weight_layout = WeightLayout::canonical;
   Buffer<uint8_t> values;

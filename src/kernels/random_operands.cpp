@@ -7,6 +7,9 @@ namespace {
 constexpr float kDeviation = 0.02f;
 constexpr float kScale = 0.0045f;
 constexpr float kOutlierScale = 0.0003f;
+/// FP8 values of this deviation are 0.02 with a scale of 2^-11.
+constexpr float kFloat8Deviation = 41.0f;
+constexpr float kFloat8Scale = 0x1.0p-11f;
 
 }  // namespace
 
@@ -23,8 +26,12 @@ PreparedWeight random_weight(const DeviceContext& device, int64_t n, const Chann
   weight.activation_bits = activation_bits;
   weight.values = random_buffer<uint8_t>(device, shape.value_count(), DType::u8, 0, 0, seeds.next());
   weight.scales = scales(shape.scale_count(), kScale);
-  weight.outliers = random_buffer<int8_t>(device, shape.outlier_count(), DType::i8, 0, 0, seeds.next());
-  weight.outlier_scales = scales(shape.outlier_scale_count(), kOutlierScale);
+  const bool fp8 = layout.outlier_type == OutlierType::fp8;
+  weight.outliers = random_buffer<int8_t>(device, shape.outlier_count(), fp8 ? DType::f8 : DType::i8,
+                                          kFloat8Deviation, 0, seeds.next());
+  weight.outlier_scales = fp8 ? random_buffer<uint16_t>(device, shape.outlier_scale_count(), DType::f16, 0,
+                                                        kFloat8Scale, seeds.next())
+                              : scales(shape.outlier_scale_count(), kOutlierScale);
   weight.outliers_fp16 =
       random_buffer<uint16_t>(device, shape.outlier_fp16_count(), DType::f16, kDeviation, 0, seeds.next());
   return weight;

@@ -4,6 +4,7 @@
 #include "base/random.h"
 #include "kernels/numerics.h"
 #include "kernels/ops.h"
+#include "tensor/float8.h"
 #include "tensor/half.h"
 
 namespace atom {
@@ -21,6 +22,9 @@ ATOM_HOST_DEVICE inline void put_random_value(const RandomFill& op, int64_t i) {
       return;
     case DType::bf16:
       static_cast<uint16_t*>(op.out)[i] = float_to_bfloat16(value);
+      return;
+    case DType::f8:
+      static_cast<uint8_t*>(op.out)[i] = float_to_float8(value);
       return;
     case DType::u8:
       static_cast<uint8_t*>(op.out)[i] = static_cast<uint8_t>(word);

@@ -7,6 +7,14 @@
 #include <utility>
 
 namespace atom {
+namespace {
+
+/// Elements of `type`, at most as wide as floats, in the memory of a dense matrix of floats.
+FloatOutput as_type(MatrixView<float> memory, DType type) {
+  return {memory.data, type, memory.rows, memory.cols};
+}
+
+}  // namespace
 
 Batch PlacedBatch::place(const Batch& batch, int64_t block_size, int64_t rows, int64_t max_context) {
   Batch placed = batch;
@@ -108,7 +116,8 @@ void norm_linear(const StepContext& step, MatrixView<const float> x, const Buffe
     run(*step.device, RmsNormQuantize{x, weight.data(), eps, linear.permutation(), &quantized});
     linear.forward(*step.device, {{}, &quantized}, y, false);
   } else {
-    const MatrixView<float> normed = step.workspace->normed(x.rows, x.cols);
+    const FloatOutput normed =
+        as_type(step.workspace->normed(x.rows, x.cols), linear.input_type(*step.device));
     run(*step.device, RmsNorm{x, weight.data(), eps, normed});
     linear.forward(*step.device, {normed, nullptr}, y, false);
   }
@@ -167,7 +176,8 @@ void DecoderLayer::add_mlp(const StepContext& step, MatrixView<const float> gate
     run(*step.device, SiluMulQuantize{gate_up, &quantized});
     down.forward(*step.device, {{}, &quantized}, hidden, true);
   } else {
-    const MatrixView<float> inner = step.workspace->inner(gate_up.rows, step.config->intermediate);
+    const FloatOutput inner = as_type(step.workspace->inner(gate_up.rows, step.config->intermediate),
+                                      down.input_type(*step.device));
     run(*step.device, SiluMul{gate_up, inner});
     down.forward(*step.device, {inner, nullptr}, hidden, true);
   }

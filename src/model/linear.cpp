@@ -14,6 +14,9 @@ class FloatLinear final : public Linear {
 
   int64_t in_features() const override { return weight_.shape[1]; }
   int64_t out_features() const override { return weight_.shape[0]; }
+  DType input_type(const DeviceContext& device) const override {
+    return choose_input_type(device, weight_.dtype, in_features());
+  }
 
   void forward(const DeviceContext& device, const LinearInput& x, MatrixView<float> y,
                bool accumulate) const override {
@@ -23,14 +26,15 @@ class FloatLinear final : public Linear {
   LinearInfo info(const DeviceContext& device) const override {
     LinearInfo info;
     info.kind = name_of(weight_.dtype);
-    info.kernel = select(device, op({nullptr, 1, in_features()}, {nullptr, 1, out_features()}, false)).name;
+    const FloatInput x(nullptr, input_type(device), 1, in_features());
+    info.kernel = select(device, op(x, {nullptr, 1, out_features()}, false)).name;
     info.weights = weight_.elements();
     info.bytes = static_cast<int64_t>(weight_.bytes.size());
     return info;
   }
 
  private:
-  LinearFloat op(MatrixView<const float> x, MatrixView<float> y, bool accumulate) const {
+  LinearFloat op(FloatInput x, MatrixView<float> y, bool accumulate) const {
     return {x, weight_.dtype, weight_.bytes.data(), y, accumulate};
   }
 
@@ -62,23 +66,70 @@ class LowBitLinear final : public Linear {
 
   LinearInfo info(const DeviceContext& device) const override {
     LinearInfo info;
-    info.kind = spec_.layout.k_normal() == 0 ? "W8A8" : fmt::format("W4A{}", spec_.bits);
+    info.kind = kind();
     QuantizedActivations probe(device.memory);
     probe.resize(1, spec_);
     const auto& chosen = select(device, LinearLowBit{&probe, &weight_, {nullptr, 1, weight_.n}, false});
     info.kernel = chosen.name;
-    info.reason = slow_kernel_reason(device, spec_.layout, weight_.weight_layout);
+    info.reason = slow_kernel_reason(device, spec_.layout, spec_.bits, weight_.weight_layout);
     info.weights = weight_.n * spec_.layout.k;
     info.bytes = bytes_;
     return info;
   }
 
  private:
+  std::string kind() const {
+    if (spec_.layout.k_normal() > 0) return fmt::format("W4A{}", spec_.bits);
+    return spec_.layout.outlier_type == OutlierType::fp8 ? "FP8" : "W8A8";
+  }
+
   PreparedWeight weight_;
   ActivationSpec spec_;
   Buffer<int32_t> permutation_;
   int64_t bytes_;
 };
+
+class WeightOnlyLinear final : public Linear {
+ public:
+  WeightOnlyLinear(PreparedWeight weight, int64_t bytes) : weight_(std::move(weight)), bytes_(bytes) {
+    assert(weight_.layout.n_outlier == 0 && weight_.activation_bits == 16);
+  }
+
+  int64_t in_features() const override { return weight_.layout.k; }
+  int64_t out_features() const override { return weight_.n; }
+  DType input_type(const DeviceContext&) const override {
+    return weight_.weight_layout == WeightLayout::w4a16_sm90 ? DType::f16 : DType::f32;
+  }
+
+  void forward(const DeviceContext& device, const LinearInput& x, MatrixView<float> y,
+               bool accumulate) const override {
+    run(device, LinearWeightOnly{x.values, &weight_, y, accumulate});
+  }
+
+  LinearInfo info(const DeviceContext& device) const override {
+    LinearInfo info;
+    info.kind = "W4A16";
+    const FloatInput x(nullptr, input_type(device), 1, in_features());
+    info.kernel = select(device, LinearWeightOnly{x, &weight_, {nullptr, 1, weight_.n}, false}).name;
+    info.reason = slow_kernel_reason(device, weight_.layout, weight_.activation_bits, weight_.weight_layout);
+    info.weights = weight_.n * weight_.layout.k;
+    info.bytes = bytes_;
+    return info;
+  }
+
+ private:
+  PreparedWeight weight_;
+  int64_t bytes_;
+};
+
+std::unique_ptr<Linear> make_prepared(const DeviceContext& device, PreparedWeight weight, int64_t bytes,
+                                      const ActivationSpec& spec, const std::vector<int32_t>& permutation) {
+  if (spec.bits != 16) {
+    return std::make_unique<LowBitLinear>(device, std::move(weight), bytes, spec, permutation);
+  }
+  assert(permutation.empty());
+  return std::make_unique<WeightOnlyLinear>(std::move(weight), bytes);
+}
 
 template <class T>
 void append(Buffer<T>& out, size_t& at, const Buffer<T>& part) {
@@ -124,29 +175,30 @@ LowBitStorage stack_rows(const std::vector<const LowBitStorage*>& parts) {
   return stacked;
 }
 
-std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout& layout,
+std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout& layout, int activation_bits,
                                WeightLayout weight_layout) {
-  const bool has_faster = device.cuda != nullptr || device.isa != CpuIsa::reference;
-  const bool slow = weight_layout == WeightLayout::canonical && has_faster;
-  return slow ? fmt::format("no fast kernel for {} of {}",
-                            layout.outlier_type == OutlierType::fp16 ? "FP16 outliers and groups" : "groups",
-                            layout.group)
-              : "";
+  const bool weight_only = activation_bits == 16, fp8 = layout.outlier_type == OutlierType::fp8;
+  const bool has_faster = device.cuda != nullptr || (device.isa != CpuIsa::reference && !weight_only);
+  if (weight_layout != WeightLayout::canonical || !has_faster) return "";
+  if (device.cuda != nullptr && device.exact && (weight_only || fp8)) return "the fast kernel is not exact";
+  if (fp8) return "no fast kernel for FP8";
+  return fmt::format("no fast kernel for {} of {}",
+                     layout.outlier_type == OutlierType::fp16 ? "FP16 outliers and groups" : "groups",
+                     layout.group);
 }
 
 std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, const LowBitStorage& weight,
                                             const ActivationSpec& spec,
                                             const std::vector<int32_t>& permutation) {
-  return std::make_unique<LowBitLinear>(device, prepare(device, weight.view(), spec.bits),
-                                        weight.view().bytes(), spec, permutation);
+  return make_prepared(device, prepare(device, weight.view(), spec.bits), weight.view().bytes(), spec,
+                       permutation);
 }
 
 std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, PreparedWeight canonical,
                                             const ActivationSpec& spec,
                                             const std::vector<int32_t>& permutation) {
   const int64_t bytes = canonical.view().bytes();
-  return std::make_unique<LowBitLinear>(device, prepare(device, std::move(canonical)), bytes, spec,
-                                        permutation);
+  return make_prepared(device, prepare(device, std::move(canonical)), bytes, spec, permutation);
 }
 
 }  // namespace atom

@@ -11,13 +11,13 @@ namespace atom {
 
 /// The input of a linear layer, in the one of two forms that the layer asks for.
 struct LinearInput {
-  MatrixView<const float> values;                   // float layers
+  FloatInput values;                                // float layers
   const QuantizedActivations* quantized = nullptr;  // low-bit layers
 };
 
 /// What `atom inspect` tells of a layer.
 struct LinearInfo {
-  std::string kind;    // "W4A4", "W4A8", "W8A8", "F32", "F16", "BF16"
+  std::string kind;    // "W4A4", "W4A8", "W4A16", "W8A8", "FP8", "F32", "F16", "BF16"
   std::string kernel;  // the implementation that runs it
   std::string reason;  // why a slower one had to be chosen; empty otherwise
   int64_t weights = 0;
@@ -34,6 +34,8 @@ class Linear {
 
   /// How the input must be quantized; null for a layer that takes floats.
   virtual const ActivationSpec* activation_spec() const { return nullptr; }
+  /// Of a layer that takes floats: the type that it would rather have than f32, which it takes as well.
+  virtual DType input_type(const DeviceContext&) const { return DType::f32; }
   /// Order of the input's channels (activation_spec().layout.k entries); null for the identity.
   virtual const int32_t* permutation() const { return nullptr; }
 
@@ -70,11 +72,11 @@ LowBitStorage stack_rows(const std::vector<const LowBitStorage*>& parts);
 
 /// Why low-bit weights of this layout run on the reference kernel, though the device has faster ones; empty
 /// where they do not.
-std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout& layout,
+std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout& layout, int activation_bits,
                                WeightLayout weight_layout);
 
 /// A low-bit layer whose input is quantized by `spec` after reordering by `permutation` (empty: identity).
-/// Repacked for `device`.
+/// Repacked for `device`. With 16-bit activations (W4A16) the layer takes floats: no outliers, no reordering.
 std::unique_ptr<Linear> make_low_bit_linear(const DeviceContext& device, const LowBitStorage& weight,
                                             const ActivationSpec& spec,
                                             const std::vector<int32_t>& permutation);

@@ -38,6 +38,9 @@ int64_t context_bucket(int64_t context) {
   return std::max(kSmallest, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(context))));
 }
 
+/// FP8 activations of random models have this scale: what their layers read is at most some tens.
+constexpr float kRandomFloat8Scale = 0x1.0p-4f;
+
 /// Whether every sequence has one token: the steps that are recorded.
 bool is_decode(const Batch& batch) {
   return batch.sequences.size() == batch.tokens.size() &&
@@ -53,8 +56,11 @@ std::unique_ptr<Linear> load_packed(WeightReader& reader, const ModelConfig& con
   const PackedInputNames names(layer, input);
   spec.clip = reader.clip(names.activation_clip);
   std::vector<int32_t> permutation = reader.permutation(names.permutation, shape.cols);
+  const bool identity = std::is_sorted(permutation.begin(), permutation.end());
+  require(spec.bits != 16 || identity, "{}: tensor {}: activations of 16 bits are not reordered",
+          reader.checkpoint().path().string(), names.permutation);
   // The rows of gate and up were permuted offline: what down reads is in order already.
-  if (input == LayerInput::down) permutation.clear();
+  if (input == LayerInput::down || identity) permutation.clear();
 
   std::vector<LowBitStorage> parts;
   const auto linears = linears_of(input);
@@ -81,7 +87,10 @@ ActivationSpec activation_spec_of(const QuantizationConfig& quantization, int64_
   spec.layout.n_outlier = quantization.outlier_channels[static_cast<size_t>(input)];
   spec.layout.group =
       quantization.group_size > 0 ? quantization.group_size : std::max<int64_t>(spec.layout.k_normal(), 1);
-  spec.layout.outlier_type = quantization.outlier_bits == 8 ? OutlierType::int8 : OutlierType::fp16;
+  spec.layout.outlier_type = quantization.fp8                 ? OutlierType::fp8
+                             : quantization.outlier_bits == 8 ? OutlierType::int8
+                                                              : OutlierType::fp16;
+  if (quantization.fp8) spec.scale = kRandomFloat8Scale;
   spec.bits = quantization.activation_bits;
   return spec;
 }
@@ -98,7 +107,11 @@ void Model::check_quantization(const std::string& source) const {
             "{}: quantization_config.outlier_channels.{}: expected at most {} channels, found {}", source,
             name_of(input), channels, n_outlier);
     const ChannelLayout layout = activation_spec_of(*quantization_, channels, input).layout;
-    require(layout.k_normal() % layout.group == 0,
+    require(quantization_->activation_bits != 16 || n_outlier == 0,
+            "{}: quantization_config.outlier_channels.{}: expected 0 with activations of 16 bits, found {}",
+            source, name_of(input), n_outlier);
+    // Kernels of quantized activations want whole groups.
+    require(quantization_->activation_bits == 16 || layout.k_normal() % layout.group == 0,
             "{}: quantization_config.group_size: {} does not divide the {} normal channels of {}", source,
             layout.group, layout.k_normal(), name_of(input));
   }

@@ -31,7 +31,8 @@ class RandomWeights {
   std::unique_ptr<Linear> low_bit(int64_t rows, const ActivationSpec& spec, bool reorder) {
     PreparedWeight weight = random_weight(*device_, rows, spec.layout, spec.bits, seeds_.next());
     std::vector<int32_t> permutation;
-    if (reorder) permutation = random_permutation(seeds_, spec.layout.k);
+    const bool orders = spec.layout.k_normal() > 0 && spec.bits != 16;
+    if (reorder && orders) permutation = random_permutation(seeds_, spec.layout.k);
     return make_low_bit_linear(*device_, std::move(weight), spec, permutation);
   }
 

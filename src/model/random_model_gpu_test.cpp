@@ -65,7 +65,13 @@ TEST_P(FastGpuModel, IsNearTheCpu) {
     difference += std::pow(static_cast<double>(found[i]) - static_cast<double>(expected[i]), 2);
     norm += std::pow(static_cast<double>(expected[i]), 2);
   }
-  EXPECT_LT(std::sqrt(difference / norm), c.quantized ? 2e-2 : 2e-3);
+  // What roundings that fall to the other side cost: of float activations to FP16, of 8-bit activations, of
+  // those with one step for a whole token, of FP8 ones, whose steps are larger.
+  const auto bound = [&] {
+    if (c.activation_bits == 16) return 2e-3;
+    return c.kind == RandomCase::Kind::low_bit ? 2e-2 : c.kind == RandomCase::Kind::int8 ? 5e-2 : 6e-2;
+  };
+  EXPECT_LT(std::sqrt(difference / norm), bound());
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, GpuModel, ::testing::ValuesIn(kRandomCases),

@@ -73,7 +73,7 @@ QuantizedInput quantize_input(const LayerSource& source, const Recipe& recipe, L
 
   const auto order = Buffer<int32_t>::copy_of(out.permutation, device.memory);
   Matrix<float> weight = float_columns(device, load_weight(source, input), order.data());
-  if (recipe.search_clips) {
+  if (recipe.search_clips && recipe.activation_bits != 16) {
     out.spec.clip =
         search_activation_clip(device, statistics->sample.rows(), weight.view(), order.data(), out.spec);
   }
@@ -255,8 +255,9 @@ class LayerQuantizer {
   void install(LayerInput input) {
     const QuantizedInput& quantized = result_[static_cast<size_t>(input)];
     // What down reads has been put in order by permuting the rows of gate and up.
+    const bool ordered = std::is_sorted(quantized.permutation.begin(), quantized.permutation.end());
     const std::vector<int32_t> permutation =
-        input == LayerInput::down ? std::vector<int32_t>{} : quantized.permutation;
+        input == LayerInput::down || ordered ? std::vector<int32_t>{} : quantized.permutation;
     layer_.linears[static_cast<size_t>(input)] =
         make_low_bit_linear(*source_.device, quantized.weight, quantized.spec, permutation);
   }

@@ -66,8 +66,9 @@ void check(const Checkpoint& checkpoint, const ModelConfig& config, const Device
   for (const LayerInput input : kLayerInputs) {
     const ChannelLayout layout = layout_of(config, recipe, input);
     const int64_t rows = shape_of(config, input).rows[0];
+    const int bits = recipe.activation_bits;
     const std::string reason =
-        slow_kernel_reason(device, layout, choose_layout(device, rows, layout, recipe.activation_bits));
+        slow_kernel_reason(device, layout, bits, choose_layout(device, rows, layout, bits));
     if (!reason.empty()) spdlog::warn("{} runs on the slow kernel reference: {}", name_of(input), reason);
   }
 }

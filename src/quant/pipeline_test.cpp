@@ -138,6 +138,24 @@ TEST_P(PipelineTest, RotatingKeysChangesNothingButTheCachesError) {
   EXPECT_GT(relative_error(rotated, plain), 0);
 }
 
+TEST_P(PipelineTest, BaselinesAreAsGoodAsTheirBitsAllow) {
+  const TempDir dir;
+  const auto exact = logits_of(golden(GetParam()), KvFormat::f16);
+  const fs::path w8a8 = quantize_to(dir, "w8a8", GetParam(), Recipe::named("w8a8"));
+  EXPECT_LT(relative_error(logits_of(w8a8, KvFormat::f16), exact), 0.05);
+  Recipe recipe = Recipe::named("w4a16");
+  recipe.group_size = 20;  // fits no input
+  const fs::path w4a16 = quantize_to(dir, "w4a16", GetParam(), recipe);
+  EXPECT_LT(relative_error(logits_of(w4a16, KvFormat::f16), exact), 0.3);
+  for (const auto& [path, kind] : {std::pair(w8a8, "W8A8"), std::pair(w4a16, "W4A16")}) {
+    const DeviceContext device;
+    const auto model = Model::load(*Checkpoint::open(path), device);
+    for (const auto& [name, info] : model->linear_infos()) {
+      if (name != "lm_head") EXPECT_EQ(info.kind, kind) << name;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, PipelineTest,
                          ::testing::Values("gqa_tied_f32", "mqa_untied_bf16", "mha_wide_heads_f16"));
 
@@ -265,6 +283,38 @@ TEST(Packed, DamagedCheckpointsAreRefusedByName) {
   EXPECT_TRUE(contains(edit("quant_method", "gptq"), "quant_method"));
   EXPECT_TRUE(contains(edit("rotate_keys", "yes"), "rotate_keys"));
   EXPECT_TRUE(contains(edit("outlier_channels", {{"qkv", 16}}), "outlier_channels"));
+}
+
+TEST(Packed, SixteenBitActivationsAreNeitherReorderedNorHaveOutliers) {
+  const TempDir dir;
+  Recipe recipe = Recipe::named("w4a16");
+  recipe.group_size = 16;
+  recipe.gptq = false;
+  const fs::path good = quantize_to(dir, "good", "gqa_tied_f32", recipe);
+  const fs::path reordered = dir.path() / "reordered", outliers = dir.path() / "outliers";
+  fs::copy(good, reordered);
+  fs::copy(good, outliers);
+  const std::string permutation = "model.layers.1.down_input.permutation";
+  const std::string bytes = test_support::read_file(good / "model.safetensors");
+  const SafetensorsFile file(std::as_bytes(std::span<const char>(bytes)), "good");
+  for (const auto& entry : file.entries()) {
+    if (entry.name != permutation) continue;
+    std::vector<std::byte> swapped(entry.bytes.begin(), entry.bytes.end());
+    std::swap_ranges(swapped.begin(), swapped.begin() + 4, swapped.begin() + 4);
+    rewrite(reordered, permutation, permutation, {}, swapped);
+  }
+  auto config = nlohmann::ordered_json::parse(test_support::read_file(outliers / "config.json"));
+  config["quantization_config"]["outlier_channels"]["o"] = 16;
+  std::ofstream(outliers / "config.json") << config;
+  for (const auto& [path, word] :
+       {std::pair(reordered, permutation), std::pair(outliers, std::string("outlier_channels.o"))}) {
+    try {
+      logits_of(path, KvFormat::f16);
+      FAIL() << "no error";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(word), std::string::npos) << error.what();
+    }
+  }
 }
 
 TEST(SampleWindows, AreDistinctWindowsInAnOrderOfTheSeed) {

@@ -20,20 +20,31 @@ Recipe Recipe::named(const std::string& name) {
     recipe.activation_clip = 1.0f;
     return recipe;
   }
+  recipe.activation_clip = 1.0f;
+  recipe.weight_clip = 1.0f;
+  recipe.kv_cache_bits = 16;
   if (name == "rtn") {
     recipe.group_size = 0;
     recipe.outliers = 0;
-    recipe.activation_clip = 1.0f;
-    recipe.weight_clip = 1.0f;
     recipe.gptq = false;
-    recipe.kv_cache_bits = 16;
+    return recipe;
+  }
+  if (name == "w8a8") {
+    recipe.activation_bits = 8;
+    recipe.outliers = kAllChannels;
+    recipe.gptq = false;
+    return recipe;
+  }
+  if (name == "w4a16") {
+    recipe.activation_bits = 16;
+    recipe.outliers = 0;
     return recipe;
   }
   throw UsageError(fmt::format("unknown recipe '{}' ({})", printable(name), fmt::join(names(), ", ")));
 }
 
 std::vector<std::string> Recipe::names() {
-  return {"atom", "atom-w4a8", "rtn"};
+  return {"atom", "atom-w4a8", "rtn", "w8a8", "w4a16"};
 }
 
 void Recipe::validate() const {
@@ -43,13 +54,14 @@ void Recipe::validate() const {
     }
     fail("{}: expected one of {}, found {}", what, fmt::join(allowed, ", "), value);
   };
-  one_of("activation bits", activation_bits, {4, 8});
+  one_of("activation bits", activation_bits, {4, 8, 16});
   one_of("outlier bits", outlier_bits, {8, 16});
   one_of("KV cache bits", kv_cache_bits, {4, 8, 16});
   one_of("lm_head bits", lm_head_bits, {8, 16});
   require(group_size >= 0 && group_size <= (1 << 20), "group size: expected 0 (a whole row) to {}, found {}",
           1 << 20, group_size);
   require(!outliers || *outliers >= 0, "outliers: expected 0 or more, found {}", outliers.value_or(0));
+  require(activation_bits != 16 || outliers == 0, "outliers: 16-bit activations have none, expected 0");
   require(activation_clip > 0 && activation_clip <= 1,
           "activation clip: expected a number in (0, 1], found {}", activation_clip);
   require(weight_clip > 0 && weight_clip <= 1, "weight clip: expected a number in (0, 1], found {}",
@@ -59,14 +71,16 @@ void Recipe::validate() const {
 }
 
 bool Recipe::needs_calibration() const {
-  return gptq || search_clips || outliers != 0;
+  return gptq || search_clips || (outliers != 0 && outliers != kAllChannels);
 }
 
 int64_t Recipe::outlier_count(int64_t k, const std::string& input) const {
+  if (outliers == kAllChannels) return k;
   if (outliers) {
     require(*outliers <= k, "outliers: {} asked for, but {} has {} channels", *outliers, input, k);
     const int64_t normal = k - *outliers;
-    require(group_size == 0 || normal % group_size == 0,
+    // Kernels of quantized activations want whole groups.
+    require(activation_bits == 16 || group_size == 0 || normal % group_size == 0,
             "group size {} does not divide the {} normal channels of {} ({} channels less {} outliers)",
             group_size, normal, input, k, *outliers);
     return *outliers;

@@ -12,7 +12,11 @@ namespace atom {
 /// Everything that can be chosen about a quantization. `named` gives the recipes that have a name; each field
 /// is then a switch of its own.
 struct Recipe {
+  /// `outliers` of a recipe whose channels are all outliers.
+  static constexpr int64_t kAllChannels = INT64_MAX;
+
   std::string name = "atom";
+  /// 4, 8 or 16: not quantized, weights alone are.
   int activation_bits = 4;
   /// Channels that share a scale; 0: one scale for all normal channels of a row or token.
   int64_t group_size = 128;
@@ -34,8 +38,10 @@ struct Recipe {
   bool rotate_keys = false;
   int lm_head_bits = 16;
 
-  /// "atom": the paper's recipe, W4A4KV4; "atom-w4a8": INT8 activations; "rtn": round to nearest, one scale
-  /// per token and row, no outliers, no clipping, 16-bit cache. Throws UsageError for another name.
+  /// "atom": the paper's recipe, W4A4KV4; "atom-w4a8": INT8 activations. Baselines, with a 16-bit cache and
+  /// without clipping: "rtn": round to nearest, one scale per token and row, no outliers; "w8a8": INT8, one
+  /// scale per token and row; "w4a16": INT4 weights in groups of 128 by GPTQ, activations as they are. Throws
+  /// UsageError for another name.
   static Recipe named(const std::string& name);
   static std::vector<std::string> names();
 

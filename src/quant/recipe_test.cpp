@@ -56,6 +56,21 @@ TEST(Recipe, WholeRowGroups) {
   EXPECT_EQ(all.layout(576, "x").groups(), 0);
 }
 
+TEST(Recipe, Baselines) {
+  const Recipe w8a8 = Recipe::named("w8a8");
+  EXPECT_EQ(w8a8.layout(576, "x").n_outlier, 576);
+  EXPECT_EQ(w8a8.layout(577, "x").groups(), 0);
+  EXPECT_FALSE(w8a8.needs_calibration());
+  Recipe w4a16 = Recipe::named("w4a16");
+  EXPECT_EQ(w4a16.layout(4096, "x").groups(), 32);
+  EXPECT_EQ(w4a16.layout(576, "x").groups(), 5);  // the last one is shorter
+  EXPECT_TRUE(w4a16.needs_calibration());
+  w4a16.outliers = 64;
+  EXPECT_THROW(w4a16.validate(), Error);
+  w4a16.outliers.reset();
+  EXPECT_THROW(w4a16.validate(), Error);
+}
+
 TEST(Recipe, NamesAndRanges) {
   for (const std::string& name : Recipe::names()) EXPECT_NO_THROW(Recipe::named(name).validate());
   EXPECT_THROW(Recipe::named("best"), UsageError);

@@ -6,8 +6,9 @@
 
 namespace atom {
 
-/// Element types of plain (not block-quantized) tensors. Names follow safetensors.
-enum class DType : uint8_t { f32, f16, bf16, i64, i32, i8, u8 };
+/// Element types of plain (not block-quantized) tensors. Names follow safetensors. f8 (E4M3) is in no
+/// checkpoint.
+enum class DType : uint8_t { f32, f16, bf16, i64, i32, i8, u8, f8 };
 
 constexpr size_t size_of(DType type) {
   switch (type) {
@@ -21,6 +22,7 @@ constexpr size_t size_of(DType type) {
       return 2;
     case DType::i8:
     case DType::u8:
+    case DType::f8:
       return 1;
   }
   return 0;
@@ -42,6 +44,8 @@ constexpr std::string_view name_of(DType type) {
       return "I8";
     case DType::u8:
       return "U8";
+    case DType::f8:
+      return "F8_E4M3";
   }
   return "?";
 }

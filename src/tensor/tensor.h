@@ -135,6 +135,41 @@ struct MatrixView {
   MatrixView col_range(int64_t begin, int64_t end) const { return {data + begin, rows, end - begin, stride}; }
 };
 
+/// A row-major matrix of floats that may be f16 or bf16 as well (Void: void or const void), somebody else's.
+/// The CPU's ops take f32 alone.
+template <class Void>
+struct FloatMatrix {
+  template <class T>
+  using Like = std::conditional_t<std::is_const_v<Void>, const T, T>;
+
+  Void* data = nullptr;
+  DType dtype = DType::f32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;
+
+  FloatMatrix() = default;
+  FloatMatrix(Void* data_, DType dtype_, int64_t rows_, int64_t cols_)
+      : data(data_), dtype(dtype_), rows(rows_), cols(cols_), stride(cols_) {}
+  FloatMatrix(MatrixView<Like<float>> view)
+      : data(view.data), rows(view.rows), cols(view.cols), stride(view.stride) {}
+  FloatMatrix(MatrixView<float> view) requires(std::is_const_v<Void>)
+      : FloatMatrix(MatrixView<const float>(view)) {}
+  /// A view of what may be changed is also a view of what may not.
+  operator FloatMatrix<const Void>() const requires(!std::is_const_v<Void>) {
+    FloatMatrix<const Void> view(data, dtype, rows, cols);
+    view.stride = stride;
+    return view;
+  }
+
+  MatrixView<Like<float>> floats() const {
+    assert(dtype == DType::f32);
+    return {static_cast<Like<float>*>(data), rows, cols, stride};
+  }
+};
+using FloatInput = FloatMatrix<const void>;
+using FloatOutput = FloatMatrix<void>;
+
 /// An owning row-major matrix without padding.
 template <class T>
 struct Matrix {

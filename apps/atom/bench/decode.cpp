@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <numeric>
+#include <utility>
 
 #include "base/interrupt.h"
 #include "bench.h"
@@ -35,20 +36,39 @@ struct Precision {
   KvFormat cache;
 };
 
-Precision precision_of(const std::string& name, const ModelConfig& config) {
-  if (name == "fp16") return {name, std::nullopt, KvFormat::f16};
-  if (name == "fp16kv4") return {name, std::nullopt, KvFormat::int4};
+constexpr const char* kPrecisionHelp =
+    "fp16, w8a8, fp8, w4a16, w4a8 or w4a4 for the linear layers, then kv16 (the default), kv8 or kv4";
+
+/// The linear layers of a precision: none of it for FP16.
+std::optional<QuantizationConfig> quantization_of(const std::string& linears, const ModelConfig& config) {
+  constexpr std::pair<const char*, const char*> kRecipes[] = {
+      {"w8a8", "w8a8"}, {"fp8", "w8a8"}, {"w4a16", "w4a16"}, {"w4a8", "atom-w4a8"}, {"w4a4", "atom"}};
+  const auto* found = std::find_if(std::begin(kRecipes), std::end(kRecipes),
+                                   [&](const auto& entry) { return linears == entry.first; });
+  if (found == std::end(kRecipes)) return std::nullopt;
+  const Recipe recipe = Recipe::named(found->second);
   QuantizationConfig quantization;
+  quantization.activation_bits = recipe.activation_bits;
+  quantization.fp8 = linears == "fp8";
   for (const LayerInput input : kLayerInputs) {
     quantization.outlier_channels[static_cast<size_t>(input)] =
-        Recipe().outlier_count(shape_of(config, input).cols, name_of(input));
+        recipe.outlier_count(shape_of(config, input).cols, name_of(input));
   }
-  if (name == "w4a4kv4") return {name, quantization, KvFormat::int4};
-  if (name == "w4a4kv16") return {name, quantization, KvFormat::f16};
-  quantization.activation_bits = 8;
-  if (name == "w4a8kv4") return {name, quantization, KvFormat::int4};
-  throw UsageError(fmt::format(
-      "--precision: expected fp16, fp16kv4, w4a4kv4, w4a4kv16 or w4a8kv4, found '{}'", printable(name)));
+  return quantization;
+}
+
+Precision precision_of(const std::string& name, const ModelConfig& config) {
+  const size_t suffix = name.find("kv");
+  const std::string linears = name.substr(0, suffix);
+  const std::string cache = suffix == std::string::npos ? "kv16" : name.substr(suffix);
+  Precision precision{name, quantization_of(linears, config), KvFormat::f16};
+  if (cache == "kv8") precision.cache = KvFormat::int8;
+  if (cache == "kv4") precision.cache = KvFormat::int4;
+  if ((linears == "fp16" || precision.quantization) &&
+      (cache == "kv16" || precision.cache != KvFormat::f16)) {
+    return precision;
+  }
+  throw UsageError(fmt::format("--precision: expected {}, found '{}'", kPrecisionHelp, printable(name)));
 }
 
 /// A model with a cache that holds `context` random tokens of each of `batch` sequences.
@@ -171,13 +191,14 @@ void add_bench_decode(CLI::App& bench, Command& chosen) {
       "Models of random weights in several precisions take turns; a step is the forward pass of one token of "
       "every sequence, logits, and the most likely tokens brought back to the host. What is printed are "
       "medians, and how many times as fast as the first precision each one is.\n\n"
-      "  atom bench decode --model llama-2-7b --batch 64 --context 1024 --fast");
+      "  atom bench decode --model llama-2-7b --batch 64 --context 1024 --fast\n"
+      "  atom bench decode --precision fp16,w8a8,fp8,w4a16,w4a8kv4,w4a4kv4 --fast");
   command->add_option(
       "--model", options->model,
       fmt::format("Shape: {} (default: llama-2-7b on a GPU, smollm2-135m on a CPU)", model_names()));
   command
       ->add_option("--precision", options->precisions,
-                   "Precisions, the baseline first: fp16, fp16kv4, w4a4kv4, w4a4kv16, w4a8kv4")
+                   fmt::format("Precisions, the baseline first: {}", kPrecisionHelp))
       ->delimiter(',')
       ->capture_default_str();
   command->add_option("--batch", options->batch, "Sequences")

@@ -95,7 +95,7 @@ Measured full_precision(const DeviceContext& device, std::string name, const Lay
   problem->w = Buffer<uint8_t>(static_cast<size_t>(bytes * copies), device.memory);
   run(device, RandomFill{problem->w.data(), shape.n * shape.k * copies, dtype, 0.02f, 0.0f, 2});
   const auto op = [problem, shape, tokens, dtype, bytes](int64_t copy) {
-    return LinearFloat{{problem->x.data(), tokens, shape.k},
+    return LinearFloat{MatrixView<const float>(problem->x.data(), tokens, shape.k),
                        dtype,
                        problem->w.data() + bytes * copy,
                        {problem->y.data(), tokens, shape.n}};

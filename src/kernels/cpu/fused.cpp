@@ -95,10 +95,11 @@ void embedding_lookup(const FusedRows& rows, const DeviceContext& device, const 
 }
 
 void rms_norm(const FusedRows& rows, const DeviceContext& device, const RmsNorm& op) {
-  assert(op.out.rows == op.x.rows && op.out.cols == op.x.cols);
+  const MatrixView<float> out = op.out.floats();
+  assert(out.rows == op.x.rows && out.cols == op.x.cols);
   for_each_token_range(device, op.x.rows, op.x.cols, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      rms_norm_token(rows, op.x.row(t), op.weight, op.x.cols, op.eps, op.out.row(t));
+      rms_norm_token(rows, op.x.row(t), op.weight, op.x.cols, op.eps, out.row(t));
     }
   });
 }
@@ -137,12 +138,13 @@ void reorder_quantize(const FusedRows& rows, const DeviceContext& device, const 
 }
 
 void silu_mul(const FusedRows& rows, const DeviceContext& device, const SiluMul& op) {
-  const int64_t inner = op.out.cols;
-  assert(op.out.rows == op.gate_up.rows && op.gate_up.cols == 2 * inner);
-  for_each_token_range(device, op.out.rows, inner, [&](int64_t begin, int64_t end) {
+  const MatrixView<float> out = op.out.floats();
+  const int64_t inner = out.cols;
+  assert(out.rows == op.gate_up.rows && op.gate_up.cols == 2 * inner);
+  for_each_token_range(device, out.rows, inner, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const float* gate = op.gate_up.row(t);
-      rows.silu_mul(gate, gate + inner, inner, op.out.row(t));
+      rows.silu_mul(gate, gate + inner, inner, out.row(t));
     }
   });
 }

@@ -1,5 +1,6 @@
 #include "kernels/cuda.h"
 #include "kernels/cuda/attention/attention.h"
+#include "kernels/cuda/baseline/linear.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/fused/fused.h"
 #include "kernels/cuda/fused/pick_columns.h"
@@ -22,6 +23,10 @@ ConstMatrix matrix(MatrixView<const float> view) {
 
 MutableMatrix matrix(MatrixView<float> view) {
   return {view.data, DType::f32, view.rows, view.cols, view.stride};
+}
+
+MutableMatrix matrix(FloatOutput view) {
+  return {view.data, view.dtype, view.rows, view.cols, view.stride};
 }
 
 QuantizedOutput output(QuantizedActivations& q) {
@@ -83,44 +88,19 @@ void run_linear_float_exact(const DeviceContext& device, const LinearFloat& op) 
   linear_float_exact(op, of(device).stream());
 }
 
-bool supports_cublas_lt(const DeviceContext& device, const LinearFloat& op) {
-  const bool half = op.dtype == DType::f16 || op.dtype == DType::bf16;
-  return !device.exact && half && op.x.cols % 8 == 0 && op.x.stride == op.x.cols;
-}
-
-/// Products of FP16 or BF16 operands with float sums and results.
-void run_cublas_lt(const DeviceContext& device, const LinearFloat& op) {
-  Device& gpu = of(device);
-  const int64_t count = op.x.rows * op.x.cols;
-  void* x = gpu.scratch(static_cast<size_t>(count) * 2);
-  convert({op.x.data, DType::f32, x, op.dtype, count}, gpu.stream());
-  baseline::MatmulArgs args;
-  args.type = op.dtype == DType::f16 ? baseline::OperandType::f16 : baseline::OperandType::bf16;
-  args.result = baseline::ResultType::f32;
-  args.m = op.x.rows;
-  args.n = op.y.cols;
-  args.k = op.x.cols;
-  args.x = x;
-  args.w = op.w;
-  args.y = op.y.data;
-  args.y_stride = op.y.stride;
-  args.accumulate = op.accumulate;
-  gpu.cublas_lt().matmul(args, gpu.stream());
-}
-
 bool supports_cublas(const DeviceContext& device, const LinearFloat& op) {
   return !device.exact && op.dtype == DType::f32;
 }
 
 /// FP32 products in FP32.
 void run_cublas(const DeviceContext& device, const LinearFloat& op) {
+  const MatrixView<const float> x = op.x.floats();
   const float one = 1.0f;
   const float beta = op.accumulate ? 1.0f : 0.0f;
   const auto size = [](int64_t n) { return static_cast<int>(n); };
-  ATOM_LIBRARY_CHECK(cublasSgemm(of(device).cublas(), CUBLAS_OP_T, CUBLAS_OP_N, size(op.y.cols),
-                                 size(op.x.rows), size(op.x.cols), &one, static_cast<const float*>(op.w),
-                                 size(op.x.cols), op.x.data, size(op.x.stride), &beta, op.y.data,
-                                 size(op.y.stride)));
+  ATOM_LIBRARY_CHECK(cublasSgemm(of(device).cublas(), CUBLAS_OP_T, CUBLAS_OP_N, size(op.y.cols), size(x.rows),
+                                 size(x.cols), &one, static_cast<const float*>(op.w), size(x.cols), x.data,
+                                 size(x.stride), &beta, op.y.data, size(op.y.stride)));
 }
 
 bool supports_tiles(const DeviceContext&, const LinearLowBit& op) {
@@ -204,13 +184,18 @@ constexpr Implementation<Argmax> kArgmax[] = {{"cuda", always, run_argmax}};
 constexpr Implementation<RandomFill> kRandomFill[] = {{"cuda", always, run_random_fill}};
 constexpr Implementation<RopeAppend> kRopeAppend[] = {{"cuda", always, run_rope_append}};
 constexpr Implementation<LinearFloat> kLinearFloat[] = {
-    {"cublas_lt", supports_cublas_lt, run_cublas_lt},
+    {"cublas_lt", baseline::supports_float, baseline::linear_float},
     {"cublas", supports_cublas, run_cublas},
     {"cuda_exact", always, run_linear_float_exact},
 };
 constexpr Implementation<LinearLowBit> kLinearLowBit[] = {
     {"gemm_w4a4_sm90", supports_tiles, run_gemm_w4a4},
+    {"cublas_lt", baseline::supports_dense8, baseline::linear_dense8},
     {"reference", always, run_linear_low_bit_general},
+};
+constexpr Implementation<LinearWeightOnly> kLinearWeightOnly[] = {
+    {"w4a16_sm90", baseline::supports_w4a16, baseline::linear_w4a16},
+    {"cuda_exact", always, baseline::linear_weight_only_exact},
 };
 constexpr Implementation<Attention> kAttention[] = {
     {"flash_sm90", supports_fast, run_attention<false>},
@@ -221,7 +206,16 @@ constexpr Implementation<Attention> kAttention[] = {
 }  // namespace cuda
 
 PreparedWeight cuda_pack(const DeviceContext& device, PreparedWeight canonical, WeightLayout weight_layout) {
-  if (weight_layout == WeightLayout::canonical) return canonical;
+  switch (weight_layout) {
+    case WeightLayout::dense8_sm90:
+      return cuda::baseline::pack_dense8(device, canonical);
+    case WeightLayout::w4a16_sm90:
+      return cuda::baseline::pack_w4a16(device, canonical);
+    case WeightLayout::tiles_sm90:
+      break;
+    default:
+      return canonical;
+  }
   PreparedWeight tiles;
   tiles.n = canonical.n;
   tiles.layout = canonical.layout;
@@ -291,6 +285,11 @@ std::span<const Implementation<LinearFloat>> cuda_implementations() {
 template <>
 std::span<const Implementation<LinearLowBit>> cuda_implementations() {
   return cuda::kLinearLowBit;
+}
+
+template <>
+std::span<const Implementation<LinearWeightOnly>> cuda_implementations() {
+  return cuda::kLinearWeightOnly;
 }
 
 template <>

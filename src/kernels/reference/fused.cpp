@@ -60,6 +60,13 @@ void quantize_token(const float* row, const int32_t* permutation, QuantizedActiv
     float* outliers = out.outliers_fp16(token);
     for (int64_t i = 0; i < layout.n_outlier; ++i)
       outliers[i] = numerics::finite_half(channel(layout.k_normal() + i));
+  } else if (layout.outlier_type == OutlierType::fp8) {
+    scales[groups] = spec.scale;
+    const float inverse = numerics::inverse_scale(spec.scale);
+    for (int64_t i = 0; i < layout.n_outlier; ++i) {
+      const uint8_t q = numerics::quantize_float8(channel(layout.k_normal() + i), inverse);
+      values[out.outlier_offset() + i] = static_cast<int8_t>(q);
+    }
   } else if (layout.n_outlier > 0) {
     const float max_abs = max_magnitude(channel, layout.k_normal(), layout.k);
     scales[groups] = numerics::symmetric_scale(max_abs, 1.0f, 127.0f);
@@ -101,10 +108,11 @@ void embedding_lookup(const DeviceContext& device, const EmbeddingLookup& op) {
 }
 
 void rms_norm(const DeviceContext& device, const RmsNorm& op) {
-  assert(op.out.rows == op.x.rows && op.out.cols == op.x.cols);
+  const MatrixView<float> out = op.out.floats();
+  assert(out.rows == op.x.rows && out.cols == op.x.cols);
   for_each_token_range(device, op.x.rows, op.x.cols, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t)
-      rms_norm_token(op.x.row(t), op.weight, op.x.cols, op.eps, op.out.row(t));
+      rms_norm_token(op.x.row(t), op.weight, op.x.cols, op.eps, out.row(t));
   });
 }
 
@@ -127,9 +135,10 @@ void reorder_quantize(const DeviceContext& device, const ReorderQuantize& op) {
 }
 
 void silu_mul(const DeviceContext& device, const SiluMul& op) {
-  assert(op.out.rows == op.gate_up.rows && op.gate_up.cols == 2 * op.out.cols);
-  for_each_token_range(device, op.out.rows, op.out.cols, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) silu_mul_token(op.gate_up.row(t), op.out.cols, op.out.row(t));
+  const MatrixView<float> out = op.out.floats();
+  assert(out.rows == op.gate_up.rows && op.gate_up.cols == 2 * out.cols);
+  for_each_token_range(device, out.rows, out.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) silu_mul_token(op.gate_up.row(t), out.cols, out.row(t));
   });
 }
 

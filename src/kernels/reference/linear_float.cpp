@@ -29,15 +29,15 @@ void load_row(DType dtype, const void* w, int64_t row, int64_t k, float* out) {
 }  // namespace
 
 void linear_float(const DeviceContext& device, const LinearFloat& op) {
-  const int64_t k = op.x.cols;
+  const MatrixView<const float> x = op.x.floats();
+  const int64_t k = x.cols;
   for_chunks(device, op.y.cols, 8, [&](int64_t begin, int64_t end, int) {
     std::vector<float> w(static_cast<size_t>(k));
     for (int64_t n = begin; n < end; ++n) {
       load_row(op.dtype, op.w, n, k, w.data());
-      for (int64_t m = 0; m < op.x.rows; ++m) {
-        const float* x = op.x.row(m);
+      for (int64_t m = 0; m < x.rows; ++m) {
         float acc = 0.0f;
-        for (int64_t i = 0; i < k; ++i) acc = std::fma(x[i], w[static_cast<size_t>(i)], acc);
+        for (int64_t i = 0; i < k; ++i) acc = std::fma(x(m, i), w[static_cast<size_t>(i)], acc);
         op.y(m, n) = op.accumulate ? op.y(m, n) + acc : acc;
       }
     }

@@ -1,8 +1,9 @@
 // LinearLowBit, reference. y [m, n] = x [m, k] * w [n, k]^T; x: INT4 or INT8 values in groups plus outliers
 // (QuantizedActivations), w: INT4 in the same groups plus outliers (PreparedWeight, any layout).
 // Per group an exact int32 sum, then acc = fma(float(sum), sx * sw, acc) from 0, groups ascending, INT8
-// outliers last in the same manner; FP16 outliers: acc = fma(x, w, acc), channels ascending. sx * sw is exact
-// (both have 11 bits). Source: Atom, section 4.1 and 4.2; docs/numerics.md.
+// outliers last in the same manner; FP8 ones with sum = fma(x, w, sum), channels ascending; FP16 outliers:
+// acc = fma(x, w, acc), channels ascending. sx * sw is exact (both have 11 bits). Source: Atom, section 4.1
+// and 4.2; docs/numerics.md.
 
 #include <cassert>
 #include <cmath>
@@ -11,6 +12,7 @@
 #include "kernels/cpu/linear/packed_layout.h"
 #include "kernels/cpu/linear/partition.h"
 #include "kernels/reference/linear.h"
+#include "tensor/float8.h"
 #include "tensor/half.h"
 
 namespace atom::reference {
@@ -27,10 +29,10 @@ struct Row {
   explicit Row(const ChannelLayout& layout)
       : values(static_cast<size_t>(layout.k_normal())), scales(static_cast<size_t>(layout.groups())) {
     const auto n_outlier = static_cast<size_t>(layout.n_outlier);
-    if (layout.outlier_type == OutlierType::int8) {
-      outliers.resize(n_outlier);
-    } else {
+    if (layout.outlier_type == OutlierType::fp16) {
       outliers_fp16.resize(n_outlier);
+    } else {
+      outliers.resize(n_outlier);
     }
   }
 };
@@ -81,6 +83,15 @@ int32_t dot(const int8_t* a, const int8_t* b, int64_t count) {
   return sum;
 }
 
+float dot_float8(const int8_t* a, const int8_t* b, int64_t count) {
+  float sum = 0.0f;
+  for (int64_t i = 0; i < count; ++i) {
+    sum = std::fma(float8_to_float(static_cast<uint8_t>(a[i])), float8_to_float(static_cast<uint8_t>(b[i])),
+                   sum);
+  }
+  return sum;
+}
+
 float output(const QuantizedActivations& x, int64_t m, const Row& row, const ChannelLayout& layout) {
   const int8_t* values = x.values(m);
   const float* scales = x.scales(m);
@@ -92,9 +103,12 @@ float output(const QuantizedActivations& x, int64_t m, const Row& row, const Cha
     acc = std::fma(static_cast<float>(sum), scales[g] * row.scales[static_cast<size_t>(g)], acc);
   }
   if (layout.n_outlier == 0) return acc;
-  if (layout.outlier_type == OutlierType::int8) {
-    const int32_t sum = dot(values + x.outlier_offset(), row.outliers.data(), layout.n_outlier);
-    return std::fma(static_cast<float>(sum), scales[layout.groups()] * row.outlier_scale, acc);
+  if (layout.outlier_type != OutlierType::fp16) {
+    const int8_t* outliers = values + x.outlier_offset();
+    const float sum = layout.outlier_type == OutlierType::fp8
+                          ? dot_float8(outliers, row.outliers.data(), layout.n_outlier)
+                          : static_cast<float>(dot(outliers, row.outliers.data(), layout.n_outlier));
+    return std::fma(sum, scales[layout.groups()] * row.outlier_scale, acc);
   }
   const float* outliers = x.outliers_fp16(m);
   for (size_t k = 0; k < row.outliers_fp16.size(); ++k) {

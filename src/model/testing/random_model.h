@@ -37,14 +37,21 @@ struct RandomCase {
   int lm_head_bits;
   KvFormat cache;
   bool rotate;
-  bool quantized = true;
+  /// Of the linear layers; `low_bit` has some outliers.
+  enum class Kind { low_bit, full_precision, int8, fp8, weight_only } kind = Kind::low_bit;
 
-  std::optional<QuantizationConfig> quantization() const {
-    if (!quantized) return std::nullopt;
+  bool quantized() const { return kind != Kind::full_precision; }
+
+  std::optional<QuantizationConfig> quantization(const ModelConfig& shape) const {
+    if (!quantized()) return std::nullopt;
     QuantizationConfig config;
     config.activation_bits = activation_bits;
     config.group_size = group;
-    config.outlier_channels = {64, 64, 64, 128};
+    if (kind == Kind::low_bit) config.outlier_channels = {64, 64, 64, 128};
+    if (kind == Kind::int8 || kind == Kind::fp8) {
+      config.outlier_channels = {shape.hidden, shape.q_size(), shape.hidden, shape.intermediate};
+    }
+    config.fp8 = kind == Kind::fp8;
     config.outlier_bits = outlier_bits;
     config.lm_head_bits = lm_head_bits;
     config.rotate_keys = rotate;
@@ -63,7 +70,10 @@ inline constexpr RandomCase kRandomCases[] = {
     {"w4a8kv8_head8", 8, 128, 8, 8, KvFormat::int8, false},
     {"other_groups", 4, 64, 8, 16, KvFormat::f16, false},
     {"fp16_outliers", 4, 128, 16, 16, KvFormat::f32, false},
-    {"full_precision", 16, 0, 16, 16, KvFormat::f16, false, false},
+    {"full_precision", 16, 0, 16, 16, KvFormat::f16, false, RandomCase::Kind::full_precision},
+    {"w8a8_head8", 8, 128, 8, 8, KvFormat::f16, false, RandomCase::Kind::int8},
+    {"fp8", 8, 128, 8, 16, KvFormat::f16, false, RandomCase::Kind::fp8},
+    {"w4a16kv8", 16, 128, 8, 16, KvFormat::int8, false, RandomCase::Kind::weight_only},
 };
 
 /// Hidden states and logits of steps over three sequences: whole prompts of different lengths, a chunk beside
@@ -128,7 +138,7 @@ class Steps {
 /// Everything that the steps of such a model give on a device.
 inline std::vector<float> run_random_model(const DeviceContext& device, const RandomCase& c,
                                            const ModelConfig& config) {
-  const auto model = Model::random(config, c.quantization(), device, 7);
+  const auto model = Model::random(config, c.quantization(config), device, 7);
   return Steps(*model, c.cache).run();
 }
 

@@ -20,4 +20,7 @@ void linear_low_bit_avx512(const DeviceContext& device, const LinearLowBit& op);
 bool linear_low_bit_avx512vnni_supports(const DeviceContext& device, const LinearLowBit& op);
 void linear_low_bit_avx512vnni(const DeviceContext& device, const LinearLowBit& op);
 
+bool linear_weight_only_supports(const DeviceContext& device, const LinearWeightOnly& op);
+void linear_weight_only(const DeviceContext& device, const LinearWeightOnly& op);
+
 }  // namespace atom::cpu

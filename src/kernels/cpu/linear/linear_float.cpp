@@ -43,7 +43,7 @@ void run_strip(const LinearFloat& op, const FloatKernel& kernel, int64_t row, in
     const int64_t count = std::min(kPanelChannels, k - k0);
     const int64_t next = k0 + count < k ? count : kPanelRows * k - k0;
     kernel.transpose(w + k0 * 2, k, rows, count, next, panel);
-    kernel.multiply(panel, count, op.x.data + token * op.x.stride + k0, op.x.stride, tokens, wide, acc);
+    kernel.multiply(panel, count, op.x.floats().row(token) + k0, op.x.stride, tokens, wide, acc);
   }
   store(op, row, rows, token, tokens, acc);
 }

@@ -32,20 +32,20 @@ void linear_float_openblas(const DeviceContext& device, const LinearFloat& op) {
   static std::once_flag once;
   std::call_once(once, [] { openblas_set_num_threads(1); });
   const auto* w = static_cast<const float*>(op.w);
-  const int64_t m = op.x.rows;
+  const MatrixView<const float> x = op.x.floats();
+  const int64_t m = x.rows;
   const int64_t n = op.y.cols;
-  const int64_t k = op.x.cols;
+  const int64_t k = x.cols;
   if (m == 0 || n == 0) return;
   const float beta = op.accumulate ? 1.0f : 0.0f;
   for_chunks(device, n, kColumns, [&](int64_t begin, int64_t end, int) {
     const float* rows = w + begin * k;
     if (m == 1) {
       cblas_sgemv(CblasRowMajor, CblasNoTrans, as_blas(end - begin), as_blas(k), 1.0f, rows, as_blas(k),
-                  op.x.data, 1, beta, op.y.data + begin, 1);
+                  x.data, 1, beta, op.y.data + begin, 1);
     } else {
       cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, as_blas(m), as_blas(end - begin), as_blas(k), 1.0f,
-                  op.x.data, as_blas(op.x.stride), rows, as_blas(k), beta, op.y.data + begin,
-                  as_blas(op.y.stride));
+                  x.data, as_blas(x.stride), rows, as_blas(k), beta, op.y.data + begin, as_blas(op.y.stride));
     }
   });
 }

@@ -44,8 +44,10 @@ struct PackedLayout {
     chunks = (groups - 1) * chunks_per_group + (last + 7) / 8;
   }
 
-  /// Whether four neighbouring channels never belong to two groups.
-  static bool fits(const ChannelLayout& layout) { return layout.groups() <= 1 || layout.group % 4 == 0; }
+  /// Whether four neighbouring channels never belong to two groups, and none is FP8.
+  static bool fits(const ChannelLayout& layout) {
+    return (layout.groups() <= 1 || layout.group % 4 == 0) && layout.outlier_type != OutlierType::fp8;
+  }
 
   /// Rows of a block, 0 for the canonical layout.
   static int64_t rows_of(WeightLayout layout) {

@@ -13,6 +13,7 @@
 #include "kernels/cuda/baseline/w4a16/config.h"
 #include "kernels/cuda/baseline/w4a16/w4a16.h"
 #include "kernels/cuda/runtime.h"
+#include "tensor/float8.h"
 #include "tensor/half.h"
 
 namespace atom::cuda::baseline {
@@ -53,14 +54,6 @@ class DeviceArray {
   size_t count_;
 };
 
-/// A value of e4m3 from its bits.
-float e4m3_to_float(uint8_t bits) {
-  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
-  const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
-                                        : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
-  return (bits & 0x80) != 0 ? -magnitude : magnitude;
-}
-
 size_t bytes_of(OperandType type) {
   return type == OperandType::f16 || type == OperandType::bf16 ? 2 : 1;
 }
@@ -88,7 +81,7 @@ struct Operand {
           break;
         case OperandType::e4m3:
           bytes[i] = static_cast<uint8_t>(random.below(2) * 128 + random.below(0x60));
-          values[i] = e4m3_to_float(bytes[i]);
+          values[i] = float8_to_float(bytes[i]);
           break;
         case OperandType::s8:
           bytes[i] = static_cast<uint8_t>(random.below(255) - 127);
@@ -217,7 +210,7 @@ TEST(CublasLt, ScalesOfFp8) {
   const Operand x(OperandType::e4m3, static_cast<size_t>(m * k), 1);
   const Operand w(OperandType::e4m3, static_cast<size_t>(n * k), 2);
   const DeviceArray<uint8_t> dx(x.bytes), dw(w.bytes);
-  for (const bool rows : {false, true}) {
+  for (const auto& [rows, fast] : {std::pair(false, false), {true, false}, {false, true}}) {
     std::vector<float> sx(static_cast<size_t>(rows ? m : 1)), sw(static_cast<size_t>(rows ? n : 1));
     for (size_t i = 0; i < sx.size(); ++i) sx[i] = 0.5f + static_cast<float>(i % 7) / 8;
     for (size_t i = 0; i < sw.size(); ++i) sw[i] = 0.25f + static_cast<float>(i % 5) / 4;
@@ -235,9 +228,10 @@ TEST(CublasLt, ScalesOfFp8) {
     args.m = m, args.n = n, args.k = k;
     args.x = dx.get(), args.w = dw.get(), args.y = y.get();
     args.x_scale = dsx.get(), args.w_scale = dsw.get(), args.row_scales = rows;
+    args.fast_sums = fast;
     ASSERT_NO_THROW(lt.matmul(args, nullptr));
     EXPECT_LE(worst(ResultType::bf16, decode(ResultType::bf16, y.host()), expected, magnitude, true), 1.0)
-        << rows;
+        << rows << fast;
   }
 }
 
@@ -303,11 +297,15 @@ TEST(DequantizeSums, EveryTypeAndOddShapes) {
                                                   : DeviceArray<uint8_t>(sums.size() * bytes_of(type));
         for (size_t i = 0; i < sums.size(); ++i) {
           const auto row = i / static_cast<size_t>(n), column = i % static_cast<size_t>(n);
-          expected[i] += static_cast<double>(static_cast<float>(sums[i]) * sx[row] * sw[column]);
+          expected[i] += static_cast<double>(static_cast<float>(sums[i]) * (sx[row] * sw[column]));
         }
         const DeviceArray<int32_t> dsums(sums);
         const DeviceArray<float> dsx(sx), dsw(sw);
-        dequantize_sums(dsums.get(), m, n, dsx.get(), dsw.get(), type, y.get(), 0, accumulate, nullptr);
+        DequantizeSumsArgs args;
+        args.m = m, args.n = n;
+        args.sums = dsums.get(), args.x_scale = dsx.get(), args.w_scale = dsw.get();
+        args.result = type, args.y = y.get(), args.accumulate = accumulate;
+        dequantize_sums(args, nullptr);
         EXPECT_LE(worst(type, decode(type, y.host()), expected, magnitude), 1.0) << m << " " << n;
       }
     }
@@ -328,7 +326,8 @@ TEST(W4A16, AgainstDoubles) {
                                                   {27, 256, 160},
                                                   {64, 512, 1024},
                                                   {65, 256, 512},
-                                                  {130, 304, 1088}}) {
+                                                  {130, 304, 1088},
+                                                  {257, 304, 1088}}) {
     for (const ResultType type : {ResultType::f32, ResultType::f16}) {
       for (const bool accumulate : {false, true}) {
         SCOPED_TRACE("m " + std::to_string(m) + " n " + std::to_string(n) + " k " + std::to_string(k) +
@@ -378,7 +377,7 @@ TEST(W4A16Config, FillsTheChip) {
   EXPECT_EQ(w4a16::choose(64, 57344, 8192, 132).tokens, 64);
   for (int64_t m = 1; m <= w4a16::kMaxTokens; ++m) {
     const auto config = w4a16::choose(m, 256, 128, 132);
-    EXPECT_GE(config.tokens, m);
+    EXPECT_GE(config.tokens, std::min<int64_t>(m, w4a16::kMaxTileTokens));
     EXPECT_EQ(config.splits, 1);  // a single group cannot be split
   }
 }

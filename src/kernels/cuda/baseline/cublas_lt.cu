@@ -69,7 +69,7 @@ int64_t shared_m(int64_t m) {
 }
 
 /// What the algorithm depends on; m comes third.
-std::array<int64_t, 12> key_of(const MatmulArgs& args) {
+std::array<int64_t, 13> key_of(const MatmulArgs& args) {
   return {static_cast<int64_t>(args.type),
           static_cast<int64_t>(args.result),
           args.m,
@@ -81,7 +81,8 @@ std::array<int64_t, 12> key_of(const MatmulArgs& args) {
           args.accumulate,
           args.x_scale != nullptr,
           args.w_scale != nullptr,
-          args.row_scales};
+          args.row_scales,
+          args.fast_sums};
 }
 
 struct Event {
@@ -165,6 +166,7 @@ std::unique_ptr<MatmulPlan> CublasLt::make_plan(const MatmulArgs& args) {
     set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
     set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
   }
+  if (args.fast_sums) set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, int8_t{1});
   const auto layout = [&](cublasLtMatrixLayout_t& out, cudaDataType_t type, int64_t rows, int64_t columns,
                           int64_t stride) {
     check(cublasLtMatrixLayoutCreate(&out, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(columns),

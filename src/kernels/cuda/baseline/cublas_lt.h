@@ -36,6 +36,8 @@ struct MatmulArgs {
   const float* x_scale = nullptr;
   const float* w_scale = nullptr;
   bool row_scales = false;
+  /// e4m3 alone: sums stay in the tensor cores' accumulators, of fewer bits than f32, over all of k.
+  bool fast_sums = false;
 };
 
 /// Descriptors of one product and the algorithm that was chosen for it.
@@ -69,7 +71,7 @@ class CublasLt {
 
  private:
   /// All of a product that its plan depends on.
-  using Key = std::array<int64_t, 12>;
+  using Key = std::array<int64_t, 13>;
 
   MatmulPlan& plan_for(const MatmulArgs& args, cudaStream_t stream);
   std::unique_ptr<MatmulPlan> make_plan(const MatmulArgs& args);
@@ -85,9 +87,20 @@ class CublasLt {
   std::map<Key, const MatmulPlan*> nearby_;
 };
 
-/// y[m, n] = sums[m, n] * x_scale[m] * w_scale[n] (+ y): what follows an s8 product (W8A8). y is f32, f16 or
-/// bf16, y_stride elements from row to row.
-void dequantize_sums(const int32_t* sums, int64_t m, int64_t n, const float* x_scale, const float* w_scale,
-                     ResultType result, void* y, int64_t y_stride, bool accumulate, cudaStream_t stream);
+/// y[m, n] = fma(float(sums[m, n]), x_scale[m] * w_scale[n], 0) (+ y), as LinearLowBit has it: what follows
+/// an s8 product (W8A8). y is f32, f16 or bf16; strides are elements from row to row, 0: dense.
+struct DequantizeSumsArgs {
+  int64_t m = 0;
+  int64_t n = 0;
+  const int32_t* sums = nullptr;
+  int64_t sums_stride = 0;
+  const float* x_scale = nullptr;
+  const float* w_scale = nullptr;
+  ResultType result = ResultType::f32;
+  void* y = nullptr;
+  int64_t y_stride = 0;
+  bool accumulate = false;
+};
+void dequantize_sums(DequantizeSumsArgs args, cudaStream_t stream);
 
 }  // namespace atom::cuda::baseline

@@ -69,14 +69,21 @@ Measured dense(const DeviceContext& device, const std::shared_ptr<CublasLt>& lt,
     args.m = m;
     args.n = n;
     args.k = k;
+    args.fast_sums = kind.type == OperandType::e4m3;
     args.x = o->x.data();
     args.w = o->weights(copy);
     args.y = dequantize ? o->sums.data() : o->y.data();
     o->lt->matmul(args, stream);
     if (!dequantize) return;
-    cuda::baseline::dequantize_sums(reinterpret_cast<const int32_t*>(o->sums.data()), m, n,
-                                    o->x_scales.data(), o->w_scales.data(), ResultType::bf16, o->y.data(), n,
-                                    false, stream);
+    cuda::baseline::DequantizeSumsArgs sums;
+    sums.m = m;
+    sums.n = n;
+    sums.sums = reinterpret_cast<const int32_t*>(o->sums.data());
+    sums.x_scale = o->x_scales.data();
+    sums.w_scale = o->w_scales.data();
+    sums.result = ResultType::bf16;
+    sums.y = o->y.data();
+    cuda::baseline::dequantize_sums(sums, stream);
   };
   Measured measured;
   measured.name = kind.name;

@@ -207,7 +207,7 @@ struct QuantizeCase {
 
 /// Edges and what models have: hidden sizes 1 to 33, 576, 1536, 4096; all kinds of outliers; W4A4 and W4A8.
 inline std::vector<QuantizeCase> quantize_cases() {
-  const auto int8 = OutlierType::int8, fp16 = OutlierType::fp16;
+  const auto int8 = OutlierType::int8, fp16 = OutlierType::fp16, fp8 = OutlierType::fp8;
   const auto blocks = ActivationForm::blocks, rows = ActivationForm::rows;
   std::vector<QuantizeCase> cases = {
       {5, {{576, 64, 128, int8}, 4, 0.9f}, blocks},      {5, {{576, 64, 128, int8}, 8, 0.9f}, rows},
@@ -225,6 +225,14 @@ inline std::vector<QuantizeCase> quantize_cases() {
       {2, {{8192, 128, 128, int8}, 4, 0.9f}, blocks},    {400, {{8192, 128, 128, int8}, 4, 0.9f}, blocks},
       {1, {{16384, 128, 128, int8}, 4, 0.9f}, blocks},   {267, {{16384, 128, 128, int8}, 4, 0.9f}, blocks},
       {1, {{20480, 128, 128, int8}, 4, 0.9f}, blocks},
+      {16, {{4096, 4096, 128, int8}, 8, 1.0f}, rows},
+      {270, {{1536, 1536, 128, int8}, 8, 1.0f}, rows},
+      {3, {{80, 80, 128, int8}, 8, 1.0f}, rows},
+      {1, {{28672, 28672, 128, int8}, 8, 1.0f}, rows},
+      {16, {{4096, 4096, 128, fp8}, 8, 1.0f, 0.0625f}, rows},
+      {270, {{576, 576, 128, fp8}, 8, 1.0f, 0.01f}, rows},
+      {3, {{16, 16, 128, fp8}, 8, 1.0f, 0.5f}, rows},
+      {5, {{100, 100, 128, fp8}, 8, 1.0f, 0.0625f}, rows},
   };
   for (int64_t k = 1; k <= 33; ++k) {
     cases.push_back({1 + k % 3, {{k, k % 5 == 0 ? k / 2 : 0, 128, int8}, k % 2 == 0 ? 4 : 8, 0.9f}, blocks});

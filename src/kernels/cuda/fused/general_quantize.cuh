@@ -1,10 +1,10 @@
 #pragma once
 
 // Quantization of any layout to either form, and what comes before it: a block a token, its row as float in
-// shared memory. x [tokens, stride] (or gate and up, [tokens, 2 * k]) f32, f16 or bf16; any group, INT8 or
-// FP16 outliers, no alignment needed. A warp takes a group: largest magnitude by shuffles, then the values;
-// the outliers come last. What the fast kernels (row_quantize.cuh, silu.cu) don't take. Source: Atom,
-// section 4.3; docs/numerics.md.
+// shared memory. x [tokens, stride] (or gate and up, [tokens, 2 * k]) f32, f16 or bf16; any group, INT8, FP8
+// or FP16 outliers, no alignment needed. A warp takes a group: largest magnitude by shuffles, then the
+// values; the outliers come last. What the fast kernels (row_quantize.cuh, dense_quantize.cuh, silu.cu) don't
+// take. Source: Atom, section 4.3; docs/numerics.md.
 
 #include "kernels/cuda/fused/device.cuh"
 #include "kernels/cuda/fused/fused.h"
@@ -113,19 +113,26 @@ __global__ void __launch_bounds__(kGeneralThreads)
     if (lane == 0) out.store_scale(g, scale);
   }
   for (int64_t i = k_normal + thread; i < out.normal_end(); i += kGeneralThreads) out.store_normal(i, 0);
-  const bool int8 = spec.layout.outlier_type == OutlierType::int8;
+  const OutlierType type = spec.layout.outlier_type;
   if (warp == 0) {
-    const float scale =
-        int8 && n_outlier > 0 ? numerics::symmetric_scale(largest(k_normal, k), 1.0f, 127.0f) : 0.0f;
+    float scale = 0.0f;
+    if (n_outlier > 0 && type == OutlierType::int8) {
+      scale = numerics::symmetric_scale(largest(k_normal, k), 1.0f, 127.0f);
+    } else if (type == OutlierType::fp8) {
+      scale = spec.scale;
+    }
     const float inverse = numerics::inverse_scale(scale);
     for (int64_t i = lane; i < out.outlier_end(); i += 32) {
-      const bool real = int8 && i < n_outlier;
-      out.store_outlier(
-          i, real ? static_cast<int8_t>(numerics::quantize(channel(k_normal + i), inverse, -127.0f, 127.0f))
-                  : int8_t{0});
+      int q = 0;
+      if (i < n_outlier && type == OutlierType::int8) {
+        q = numerics::quantize(channel(k_normal + i), inverse, -127.0f, 127.0f);
+      } else if (i < n_outlier && type == OutlierType::fp8) {
+        q = numerics::quantize_float8(channel(k_normal + i), inverse);
+      }
+      out.store_outlier(i, static_cast<int8_t>(q));
     }
     if (lane == 0) out.store_scale(groups, scale);
-  } else if (!int8) {
+  } else if (type == OutlierType::fp16) {
     for (int64_t i = thread - 32; i < n_outlier; i += kGeneralThreads - 32) {
       a.out.outliers_fp16[token * n_outlier + i] = numerics::finite_half(channel(k_normal + i));
     }

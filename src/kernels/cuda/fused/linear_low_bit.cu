@@ -1,9 +1,10 @@
 // LinearLowBit over canonical weights, any layout. x: quantized activations in either form, w: INT4 in the
-// same groups plus INT8 or FP16 outliers, y [tokens, n] f32. A warp computes a row of w for kTokens tokens:
-// lanes share the channels of a group, the exact sum comes by a warp reduction, then acc = fma(float(sum), sx
-// * sw, acc), groups ascending, outliers last; FP16 outliers: a lane a token, acc = fma(x, w, acc), channels
-// ascending. The contract's order, hence the CPU's bits; made for layouts that no fast kernel takes, not for
-// speed. Source: Atom, section 4.1 and 4.2; docs/numerics.md.
+// same groups plus INT8, FP8 or FP16 outliers, y [tokens, n] f32. A warp computes a row of w for kTokens
+// tokens: lanes share the channels of a group, the exact sum comes by a warp reduction, then acc =
+// fma(float(sum), sx
+// * sw, acc), groups ascending, outliers last; float outliers: a lane a token, one chain of fma over
+// ascending channels. The contract's order, hence the CPU's bits; made for layouts that no fast kernel takes,
+// not for speed. Source: Atom, section 4.1 and 4.2; docs/numerics.md.
 
 #include "kernels/cuda/fused/dispatch.h"
 #include "kernels/cuda/layout.h"
@@ -74,7 +75,16 @@ __global__ void __launch_bounds__(kThreads) linear_low_bit_kernel(const Linear a
   float own = 0.0f;
   for (int t = 0; t < kTokens; ++t) own = lane == t ? acc[t] : own;
   if (lane >= kTokens || first + lane >= a.blocks.tokens) return;
-  if (w.layout.outlier_type == OutlierType::fp16) {
+  if (w.layout.outlier_type == OutlierType::fp8) {
+    const int8_t* from = x.values + (first + lane) * a.row_stride + a.outlier_offset;
+    const int8_t* weight = w.outliers + n * n_outlier;
+    float sum = 0.0f;
+    for (int64_t i = 0; i < n_outlier; ++i) {
+      sum = fmaf(float8_to_float(static_cast<uint8_t>(from[i])),
+                 float8_to_float(static_cast<uint8_t>(weight[i])), sum);
+    }
+    own = fmaf(sum, scale(lane, groups) * half_to_float(w.outlier_scales[n]), own);
+  } else if (w.layout.outlier_type == OutlierType::fp16) {
     const float* from = x.outliers_fp16 + (first + lane) * n_outlier;
     const uint16_t* weight = w.outliers_fp16 + n * n_outlier;
     for (int64_t i = 0; i < n_outlier; ++i) own = fmaf(from[i], half_to_float(weight[i]), own);

@@ -1,11 +1,13 @@
 #include "kernels/cuda/fused/config.h"
+#include "kernels/cuda/fused/dense_quantize.cuh"
 #include "kernels/cuda/fused/dispatch.h"
 #include "kernels/cuda/fused/general_quantize.cuh"
 #include "kernels/cuda/fused/row_single.cuh"
 #include "kernels/cuda/fused/row_stream.cuh"
 #include "kernels/cuda/runtime.h"
 
-// rms_norm_quantize and reorder_quantize: a row kernel where the layout is fast, else the general one.
+// rms_norm_quantize and reorder_quantize: a row kernel or that of bytes alone where the layout is theirs,
+// else the general one.
 namespace atom::cuda {
 namespace {
 
@@ -73,6 +75,9 @@ void quantize_rows(const ConstMatrix& x, const float* weight, float eps, const i
       const StreamConfig ring = stream_config(layout, sizeof(In));
       if (is_stream(layout, ring, x.rows, sms)) return launch_stream<In, norm>(a, ring, sms, stream);
       return launch_single<In, norm>(a, single_config(layout, x.rows, sms), stream);
+    }
+    if (takes_dense(x, weight, permutation, out)) {
+      return dense_quantize<In, kBefore>(x, weight, eps, out, stream);
     }
     const GeneralQuantize a{x.data, x.stride, x.rows, weight, eps, permutation, out};
     launch(general_quantize_kernel<In, kBefore>, dim3(static_cast<unsigned>(x.rows)), kGeneralThreads,

@@ -1,12 +1,13 @@
 // silu(gate) * up, plain and quantized. gate_up [tokens, stride] f32, f16 or bf16, gate in columns [0,
 // inner), up in [inner, 2 * inner). Plain: four elements a thread. Quantized: to ActivationBlocks, a warp
 // handles kUnits units of 128 channels of a token, four a lane, all loads first, then as row_quantize.cuh
-// does it. The outliers are one unit; more than 128 are computed twice. Anything else goes to the general
-// kernel. x / (1 + exp(-x)) by the contract's exp and IEEE division: instructions are what limits this
-// kernel, so both have a form without branches.
+// does it. The outliers are one unit; more than 128 are computed twice. Bytes alone go to dense_quantize.cuh,
+// anything else to the general kernel. x / (1 + exp(-x)) by the contract's exp and IEEE division:
+// instructions are what limits this kernel, so both have a form without branches.
 // Source: Atom, section 4.3.
 
 #include "kernels/cuda/fused/config.h"
+#include "kernels/cuda/fused/dense_quantize.cuh"
 #include "kernels/cuda/fused/dispatch.h"
 #include "kernels/cuda/fused/general_quantize.cuh"
 #include "kernels/cuda/fused/row_quantize.cuh"
@@ -171,6 +172,9 @@ void silu_mul_quantize(const SiluMulQuantizeArgs& args, cudaStream_t stream) {
       if (x.rows <= 64) return run(silu_mul_quantize_kernel<In, 1>, 1);
       if (x.rows <= 512) return run(silu_mul_quantize_kernel<In, 2>, 2);
       return run(silu_mul_quantize_kernel<In, 4>, 4);
+    }
+    if (takes_dense(x, nullptr, nullptr, out)) {
+      return dense_quantize<In, Before::silu_mul>(x, nullptr, 0.0f, out, stream);
     }
     const GeneralQuantize a{x.data, x.stride, x.rows, nullptr, 0.0f, nullptr, out};
     launch(general_quantize_kernel<In, Before::silu_mul>, dim3(static_cast<unsigned>(x.rows)),

@@ -25,8 +25,9 @@ void launch_for(const LinearFloatProblem& p, cudaStream_t stream) {
 
 void linear_float_exact(const LinearFloat& op, cudaStream_t stream) {
   if (op.x.rows == 0 || op.y.cols == 0) return;
-  const LinearFloatProblem p{op.x.data, op.w,        op.y.data,   op.x.rows,    op.y.cols,
-                             op.x.cols, op.x.stride, op.y.stride, op.accumulate};
+  const MatrixView<const float> x = op.x.floats();
+  const LinearFloatProblem p{x.data, op.w,     op.y.data,   x.rows,       op.y.cols,
+                             x.cols, x.stride, op.y.stride, op.accumulate};
   switch (op.dtype) {
     case DType::f32:
       return launch_for<float>(p, stream);

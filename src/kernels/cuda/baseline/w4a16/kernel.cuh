@@ -9,7 +9,8 @@
 // from 32 t on: `mma.m16n8k16` does not care which channels are its k-th, as long as both operands agree, so
 // x is read at the same channels and no weight is ever moved between lanes. A nibble q becomes fp16 by bit
 // operations: (q ^ 8) | 0x6400 is 1024 + q + 8 (Kim et al. 2022, "Who Says Elephants Can't Run", section 3),
-// pairs of channels (i, i + 4) at a time; the group's scale multiplies the weight, rounded to fp16.
+// two at a time, 16 bits apart: words are stored so that these are neighbours (config.h); the group's scale
+// multiplies the weight, rounded to fp16.
 //
 // CTAs that split k form a cluster and add their sums in ascending order through distributed shared memory.
 
@@ -19,6 +20,7 @@
 #include "kernels/cuda/baseline/cublas_lt.h"
 #include "kernels/cuda/baseline/w4a16/config.h"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/runtime.h"
 
 namespace atom::cuda::baseline::w4a16 {
 
@@ -39,7 +41,8 @@ constexpr int kPitch = kTileRows + 4;
 template <int kTokens>
 struct Ring {
   static constexpr int kStageBytes = kUnitBytes + kTokens * kGroup * 2;
-  static constexpr int kStages = kTokens <= 16 ? 5 : kTokens == 32 ? 6 : 4;
+  /// So few that 3 to 5 CTAs fit an SM (config.h): it takes many warps to unpack as fast as memory delivers.
+  static constexpr int kStages = kTokens == 64 ? 3 : 4;
   static constexpr int kSumBytes = kTokens * kPitch * 4;
   static constexpr int kBytes = kStages * kStageBytes > kSumBytes ? kStages* kStageBytes : kSumBytes;
 };
@@ -50,7 +53,7 @@ __device__ __forceinline__ void copy16(uint32_t to, const void* from, int valid)
                : "memory");
 }
 
-/// Fragments of the 8 channels of `word`: pairs (0, 4), (1, 5), (2, 6), (3, 7), each times `scale`.
+/// Fragments of the 8 channels of `word`: pairs (0, 1), (2, 3), (4, 5), (6, 7), each times `scale`.
 __device__ __forceinline__ void dequantize(uint32_t word, __half2 scale, uint32_t (&out)[4]) {
   const __half2 low_bias = __half2half2(__ushort_as_half(0x6408));   // 1032
   const __half2 high_bias = __half2half2(__ushort_as_half(0xD480));  // -72
@@ -79,21 +82,44 @@ __device__ __forceinline__ void store(T* to, float value, bool accumulate) {
   *to = static_cast<T>(accumulate ? value + static_cast<float>(*to) : value);
 }
 
+/// What a thread copies of every stage: four or five pieces of the weights, and the channels of its part of
+/// every eighth token of x. Rows of tokens that there are not keep what they hold: it meets no token's sums
+/// but theirs.
 template <int kTokens>
-__device__ __forceinline__ void load_stage(const Params& p, uint32_t stage, const uint8_t* unit, int token0,
-                                           int group) {
-  const int tid = static_cast<int>(threadIdx.x);
-  for (int c = tid; c < kUnitBytes / 16; c += kThreads) copy16(stage + c * 16, unit + c * 16, 16);
-#pragma unroll
-  for (int c = tid; c < kTokens * 16; c += kThreads) {
-    const int token = c / 16, part = c % 16, channel = group * kGroup + part * 8;
-    const bool there = token0 + token < p.m && channel < p.k;
-    const __half* from = p.x + (there ? static_cast<int64_t>(token0 + token) * p.k + channel : 0);
-    // Lane t reads the parts 4 t + word: side by side for one word, and in the other half for odd tokens.
-    const int place = (part % 4 * 4 + part / 4) ^ (token % 2 * 4);
-    copy16(stage + kUnitBytes + token * 256 + place * 16, from, there ? 16 : 0);
+struct Loader {
+  const __half* from;
+  uint32_t to;
+  int count;
+  int part;
+
+  __device__ Loader(const Params& p, int token0) {
+    const int tid = static_cast<int>(threadIdx.x), token = tid / 16;
+    part = tid % 16;
+    from = p.x + static_cast<int64_t>(token0 + token) * p.k + part * 8;
+    // In order but for the halves of a line, which odd tokens exchange: copies to scattered places would be
+    // fetched 16 bytes at a time.
+    to = kUnitBytes + token * 256 + (part ^ (token % 2 * 4)) * 16;
+    count = min(max(p.m - token0 - token + 7, 0) / 8, kTokens / 8);
   }
-}
+
+  __device__ __forceinline__ void load(const Params& p, uint32_t stage, const uint8_t* unit,
+                                       int group) const {
+    const int tid = static_cast<int>(threadIdx.x);
+#pragma unroll
+    for (int i = 0; i < kValueBytes / 16 / kThreads; ++i) {
+      copy16(stage + tid * 16 + i * kThreads * 16, unit + tid * 16 + i * kThreads * 16, 16);
+    }
+    constexpr int kScaleChunks = (kUnitBytes - kValueBytes) / 16;
+    if (tid < kScaleChunks) copy16(stage + kValueBytes + tid * 16, unit + kValueBytes + tid * 16, 16);
+    const bool there = group * kGroup + part * 8 < p.k;
+    const __half* x = there ? from + group * kGroup : p.x;
+    const int step = there ? 8 * p.k : 0;
+#pragma unroll
+    for (int i = 0; i < kTokens / 8; ++i) {
+      if (i < count) copy16(stage + to + i * 8 * 256, x + i * step, there ? 16 : 0);
+    }
+  }
+};
 
 template <int kTokens>
 __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
@@ -106,11 +132,13 @@ __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
   const int first = p.groups * rank / p.splits, count = p.groups * (rank + 1) / p.splits - first;
   const uint32_t ring = ptx::shared_address(smem);
   const uint8_t* units = p.w + (static_cast<int64_t>(tile) * p.groups + first) * kUnitBytes;
+  const Loader<kTokens> loader(p, token0);
+  launch_dependents();
+  wait_for_dependencies();
 
 #pragma unroll
   for (int i = 0; i < R::kStages - 1; ++i) {
-    if (i < count)
-      load_stage<kTokens>(p, ring + i * R::kStageBytes, units + i * kUnitBytes, token0, first + i);
+    if (i < count) loader.load(p, ring + i * R::kStageBytes, units + i * kUnitBytes, first + i);
     ptx::async_commit();
   }
   float acc[2][kTokens / 8][4] = {};
@@ -119,8 +147,8 @@ __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
     __syncthreads();
     const int ahead = i + R::kStages - 1;
     if (ahead < count) {
-      load_stage<kTokens>(p, ring + ahead % R::kStages * R::kStageBytes,
-                          units + static_cast<int64_t>(ahead) * kUnitBytes, token0, first + ahead);
+      loader.load(p, ring + ahead % R::kStages * R::kStageBytes,
+                  units + static_cast<int64_t>(ahead) * kUnitBytes, first + ahead);
     }
     ptx::async_commit();
 
@@ -140,16 +168,25 @@ __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
       uint32_t a[4][4];
 #pragma unroll
       for (int r = 0; r < 4; ++r) dequantize(words[r][w], scales[r], a[r]);
+      uint32_t b[kTokens / 8][4];
 #pragma unroll
       for (int j = 0; j < kTokens / 8; ++j) {
-        const int place = (w * 4 + t) ^ (g % 2 * 4);
+        // Lanes take the parts of their 32 channels in different orders: eight lanes meet eight banks of 16
+        // bytes.
+        const int place = (4 * t + (w ^ t)) ^ (g % 2 * 4);
         const uint4 v = *reinterpret_cast<const uint4*>(stage + kUnitBytes + (j * 8 + g) * 256 + place * 16);
-        const uint32_t b[4] = {__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632),
-                               __byte_perm(v.y, v.w, 0x5410), __byte_perm(v.y, v.w, 0x7632)};
+        b[j][0] = v.x, b[j][1] = v.y, b[j][2] = v.z, b[j][3] = v.w;
+      }
+      // All sums once, then all again: none waits for itself.
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          mma(acc[h][j], a[2 * h][0], a[2 * h + 1][0], a[2 * h][1], a[2 * h + 1][1], b[0], b[1]);
-          mma(acc[h][j], a[2 * h][2], a[2 * h + 1][2], a[2 * h][3], a[2 * h + 1][3], b[2], b[3]);
+      for (int s = 0; s < 4; s += 2) {
+#pragma unroll
+        for (int j = 0; j < kTokens / 8; ++j) {
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            mma(acc[h][j], a[2 * h][s], a[2 * h + 1][s], a[2 * h][s + 1], a[2 * h + 1][s + 1], b[j][s],
+                b[j][s + 1]);
+          }
         }
       }
     }
@@ -175,25 +212,40 @@ __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
   } else {
     __syncthreads();
   }
-  // Every rank finishes its share of the tile.
-  constexpr int kAll = kTokens * kTileRows;
-  for (int e = kAll * rank / p.splits + tid; e < kAll * (rank + 1) / p.splits; e += kThreads) {
-    const int token = e / kTileRows, row = e % kTileRows;
+  // Every rank finishes its share of the tile, 4 rows at a time; the reads of all ranks are in flight
+  // together.
+  constexpr int kQuads = kTokens * kTileRows / 4;
+  for (int e = kQuads * rank / p.splits + tid; e < kQuads * (rank + 1) / p.splits; e += kThreads) {
+    const int token = e / (kTileRows / 4), row = e % (kTileRows / 4) * 4;
     if (token0 + token >= p.m || row0 + row >= p.n) continue;
     const uint32_t at = ring + (token * kPitch + row) * 4;
-    float sum = 0;
-    for (int other = 0; other < p.splits; ++other) {
+    float4 parts[kMaxSplits];
+#pragma unroll
+    for (int other = 0; other < kMaxSplits; ++other) {
+      if (other >= p.splits) break;
       uint32_t remote = at;
       if (p.splits > 1) asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(at), "r"(other));
-      float part;
-      asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(part) : "r"(remote) : "memory");
-      sum += part;
+      float4& v = parts[other];
+      asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                   : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                   : "r"(remote)
+                   : "memory");
+    }
+    float sum[4] = {};
+#pragma unroll
+    for (int other = 0; other < kMaxSplits; ++other) {
+      if (other >= p.splits) break;
+      sum[0] += parts[other].x, sum[1] += parts[other].y, sum[2] += parts[other].z, sum[3] += parts[other].w;
     }
     const int64_t to = (token0 + token) * p.y_stride + row0 + row;
-    if (p.result == ResultType::f32) {
-      store(static_cast<float*>(p.y) + to, sum, p.accumulate);
-    } else {
-      store(static_cast<__half*>(p.y) + to, sum, p.accumulate);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (row0 + row + i >= p.n) break;
+      if (p.result == ResultType::f32) {
+        store(static_cast<float*>(p.y) + to + i, sum[i], p.accumulate);
+      } else {
+        store(static_cast<__half*>(p.y) + to + i, sum[i], p.accumulate);
+      }
     }
   }
   // Nobody leaves while others may still read its sums.

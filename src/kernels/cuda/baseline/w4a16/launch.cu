@@ -15,14 +15,21 @@ namespace {
 constexpr int64_t kSlabBytes = int64_t{256} << 20;
 constexpr int kThreads = 256;
 
-/// One thread a pair of channels or a scale; a block a unit, its place in grid.x = tiles * groups.
+/// One thread two channels or a scale; a block a unit, its place in grid.x = tiles * groups.
 __global__ void pack(const uint8_t* values, const __half* scales, int64_t n, int64_t k, int groups,
                      uint8_t* packed) {
   const int64_t tile = blockIdx.x / groups, group = blockIdx.x % groups;
   uint8_t* unit = packed + int64_t{blockIdx.x} * w4a16::kUnitBytes;
   for (int i = static_cast<int>(threadIdx.x); i < w4a16::kValueBytes; i += kThreads) {
-    const int64_t row = tile * w4a16::kTileRows + i / 64, channel = group * w4a16::kGroup + i % 64 * 2;
-    unit[i] = row < n && channel < k ? values[row * (k / 2) + channel / 2] : 0;
+    const int64_t row = tile * w4a16::kTileRows + i / 64;
+    // Bytes 0 and 1 of a word hold even channels, 2 and 3 odd ones.
+    const int byte = i % 4;
+    const int64_t channel =
+        group * w4a16::kGroup + w4a16::first_channel(i % 64 / 4) + byte % 2 * 4 + byte / 2;
+    const auto nibble = [&](int64_t c) {
+      return row < n && c < k ? values[row * (k / 2) + c / 2] >> (c % 2 * 4) & 15 : 0;
+    };
+    unit[i] = static_cast<uint8_t>(nibble(channel) | nibble(channel + 2) << 4);
   }
   for (int i = static_cast<int>(threadIdx.x); i < w4a16::kTileRows; i += kThreads) {
     const int64_t row = tile * w4a16::kTileRows + i;
@@ -37,14 +44,13 @@ __global__ void dequantize_weights(const uint8_t* packed, int groups, int64_t ro
   const int64_t tile = blockIdx.x / groups, group = blockIdx.x % groups;
 #pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x); i < w4a16::kValueBytes / 4; i += kThreads) {
-    const int64_t row = tile * w4a16::kTileRows + i / 16, channel = group * w4a16::kGroup + i % 16 * 8;
+    const int64_t row = tile * w4a16::kTileRows + i / 16;
+    const int64_t channel = group * w4a16::kGroup + w4a16::first_channel(i % 16);
     const __half scale = reinterpret_cast<const __half*>(unit + w4a16::kValueBytes)[i / 16];
     uint32_t v[4];
     w4a16::dequantize(reinterpret_cast<const uint32_t*>(unit)[i], __half2half2(scale), v);
     if (row >= rows || channel >= k) continue;
-    *reinterpret_cast<uint4*>(out + row * k + channel) = {
-        __byte_perm(v[0], v[1], 0x5410), __byte_perm(v[2], v[3], 0x5410), __byte_perm(v[0], v[1], 0x7632),
-        __byte_perm(v[2], v[3], 0x7632)};
+    *reinterpret_cast<uint4*>(out + row * k + channel) = {v[0], v[1], v[2], v[3]};
   }
 }
 
@@ -66,20 +72,9 @@ template <int kTokens>
 void launch_as(const w4a16::Params& p, cudaStream_t stream) {
   constexpr int kSmem = w4a16::Ring<kTokens>::kBytes;
   const auto kernel = w4a16::w4a16_kernel<kTokens>;
-  ATOM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSmem));
   const dim3 grid(static_cast<unsigned>((p.n + w4a16::kTileRows - 1) / w4a16::kTileRows * p.splits),
                   static_cast<unsigned>((p.m + kTokens - 1) / kTokens));
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = w4a16::kThreads;
-  config.dynamicSmemBytes = kSmem;
-  config.stream = stream;
-  cudaLaunchAttribute attribute;
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim = {static_cast<unsigned>(p.splits), 1, 1};
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  ATOM_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, p));
+  launch(kernel, grid, w4a16::kThreads, kSmem, stream, {p.splits}, p);
 }
 
 void stream_weights(const W4A16Args& args, cudaStream_t stream) {
