@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cuda_runtime_api.h>
 
+#include "kernels/cuda/attention/config.h"
 #include "kernels/kv_view.h"
 #include "kernels/ops.h"
 #include "tensor/dtype.h"
@@ -48,8 +49,6 @@ struct AttentionContext {
   /// Every float operation in the contract's order. Needs q and out in f32.
   bool exact = true;
 };
-
-constexpr int64_t kAttentionCounters = 4096;
 
 /// What attention() needs for these arguments, exact or not.
 size_t attention_scratch_bytes(const AttentionArgs& args, int sm_count);

@@ -128,6 +128,11 @@ std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) 
   context.counters = counters.as<unsigned>();
   context.exact = options.exact;
   attention(context, args);
+  if (!options.exact) {
+    // A second launch finds the counters as the first one did.
+    ATOM_CUDA_CHECK(cudaMemset(out.as<void>(), 0xFF, n * size));
+    attention(context, args);
+  }
   ATOM_CUDA_CHECK(cudaDeviceSynchronize());
 
   std::vector<float> result(n);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/cuda/attention/attention.h"
 #include "kernels/reference/attention.h"
 
 namespace atom::cuda {
@@ -17,8 +16,6 @@ constexpr int64_t kMaxExactScratch = int64_t{256} << 20;
 constexpr double kBlockStart = 1.0;
 constexpr double kMerge = 0.75;
 constexpr double kMergePart = 1.0 / 64;
-/// Parts are multiples of this many keys.
-constexpr int64_t kSplitUnit = 128;
 constexpr int64_t kMaxSplits = 256;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) {
@@ -56,13 +53,14 @@ DecodePlan plan_decode(const AttentionShape& shape, KvFormat format, int sm_coun
   plan.n_sequences = shape.n_sequences;
   const int64_t whole = plan.tiles * plan.n_sequences;
   const int all_warps = decode_warps_per_sm(format);
-  const int64_t most = std::min(kMaxSplits, std::max<int64_t>(1, ceil_div(shape.max_context, kSplitUnit)));
+  const int64_t most =
+      std::min(kMaxSplits, std::max<int64_t>(1, ceil_div(shape.max_context, kDecodeSplitUnit)));
   double least = 0.0;
   for (const int warps : {4, all_warps}) {
     const int64_t slots = all_warps / warps * int64_t{sm_count};
     for (int64_t splits = 1; splits <= most; ++splits) {
       if (splits > 1 && whole > kAttentionCounters) break;
-      const int64_t keys = ceil_div(shape.max_context, splits * kSplitUnit) * kSplitUnit;
+      const int64_t keys = ceil_div(shape.max_context, splits * kDecodeSplitUnit) * kDecodeSplitUnit;
       const auto stages = static_cast<double>(ceil_div(keys, decode_stage_keys(format) * warps));
       const auto rounds = static_cast<double>(ceil_div(whole * splits, slots));
       double time = rounds * (kBlockStart + stages);

@@ -38,6 +38,9 @@ ExactPlan plan_exact(const AttentionShape& shape, int sm_count);
 /// weighted values.
 constexpr int64_t kExactPartialHeader = 20;
 
+/// Counters that a launch may use.
+constexpr int64_t kAttentionCounters = 4096;
+
 /// The decode kernel. An item is 8 columns (row and head) of one KV head of one sequence and one of `splits`
 /// parts of its keys; a block of `warps` warps has one. The last of several parts merges them.
 struct DecodePlan {
@@ -54,6 +57,9 @@ struct DecodePlan {
 };
 
 constexpr int kDecodeColumns = 8;
+
+/// Parts of a sequence's keys begin at multiples of this many.
+constexpr int kDecodeSplitUnit = 128;
 
 /// Keys that a warp of the decode kernel takes at a time.
 constexpr int decode_stage_keys(KvFormat format) {

@@ -4,8 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include "kernels/cuda/attention/attention.h"
-
 namespace atom::cuda {
 namespace {
 

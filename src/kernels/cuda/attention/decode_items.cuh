@@ -24,9 +24,6 @@ struct DecodeParams : FastParams {
 
 namespace decode {
 
-/// Parts of the keys begin at multiples of this.
-constexpr int kSplitUnit = 128;
-
 template <KvFormat kFormat, int kDim, int kWarps>
 struct Shape {
   static constexpr int kThreads = kWarps * 32;
@@ -53,8 +50,8 @@ struct Shape {
 /// Keys in each part of a context.
 __device__ inline int split_keys(int context, int splits) {
   if (splits == 1) return context;
-  const int unit = splits * kSplitUnit;
-  return (context + unit - 1) / unit * kSplitUnit;
+  const int unit = splits * kDecodeSplitUnit;
+  return (context + unit - 1) / unit * kDecodeSplitUnit;
 }
 
 /// Parts of a context that are not empty.
