@@ -3,6 +3,7 @@
 
 #include "kernels/cuda.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/gemm_w4a4/gemm_w4a4.h"
 #include "kernels/cuda/libraries.h"
 #include "kernels/cuda/runtime.h"
 
@@ -44,6 +45,8 @@ Device::Device(int index) : index_(index) {
       fmt::format("{}, {:.1f} GiB, sm_{}{}", properties.name, static_cast<double>(total_memory_) / (1 << 30),
                   properties.major, properties.minor);
   ATOM_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  counters_ =
+      static_cast<unsigned*>(allocate(static_cast<size_t>(gemm_counters(sm_count_)) * sizeof(unsigned)));
 }
 
 Device::~Device() {
@@ -53,6 +56,7 @@ Device::~Device() {
   if (cusolver_ != nullptr) cusolverDnDestroy(cusolver_);
   cudaFree(cublas_workspace_);
   cudaFree(scratch_);
+  cudaFree(counters_);
   cudaStreamDestroy(stream_);
 }
 

@@ -43,6 +43,9 @@ class Device final : public Memory {
   /// Changes whenever scratch memory moves: recorded launches then refer to memory that is gone.
   int64_t scratch_generation() const { return scratch_generation_; }
 
+  /// What the CTAs of a GEMM count each other by: gemm_counters() of them, zeros at first.
+  unsigned* counters() const { return counters_; }
+
   /// FP32 products in FP32, on this stream. Opened at first use, as the next one.
   cublasHandle_t cublas();
   cusolverDnHandle_t cusolver();
@@ -58,6 +61,7 @@ class Device final : public Memory {
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
   int64_t scratch_generation_ = 0;
+  unsigned* counters_ = nullptr;
   void* cublas_workspace_ = nullptr;
   cublasHandle_t cublas_ = nullptr;
   cusolverDnHandle_t cusolver_ = nullptr;
