@@ -126,6 +126,10 @@ void run_gemm_w4a4(const DeviceContext& device, const LinearLowBit& op) {
   context.stream = gpu.stream();
   context.sm_count = gpu.sm_count();
   context.exact = device.exact;
+  context.scratch_bytes = gemm_scratch_bytes(context, gemm);
+  if (context.scratch_bytes > 0) context.scratch = gpu.scratch(context.scratch_bytes);
+  context.counters = gpu.gemm_counters();
+  context.counter_count = Device::kCounters;
   gemm_w4a4_sm90(context, gemm);
 }
 

@@ -21,7 +21,7 @@ struct GemmW4A4 {
   const uint8_t* weight = nullptr;  ///< WeightTiles{n, groups, n_outlier}
   int64_t n = 0;                    ///< Output channels, >= 1
   int64_t groups = 0;               ///< >= 0; 0 and n_outlier > 0: a pure INT8 layer
-  int64_t n_outlier = 0;            ///< >= 0, at most 65,536 (so that the int32 sum is exact)
+  int64_t n_outlier = 0;            ///< >= 0, at most 65,536 (so that the int32 sum is exact); K > 0
   const int8_t* x = nullptr;        ///< ActivationBlocks{tokens, groups, n_outlier}
   const float* sx = nullptr;        ///< [groups + 1][token_stride]
   int64_t tokens = 0;               ///< >= 0
@@ -38,15 +38,27 @@ struct GemmContext {
   bool exact =
       true;  ///< K in one accumulator, in the contract's order: bit-identical with the CPU. Otherwise K may
              ///< be split in a fixed order: deterministic, within 2^-20 of the sum of |qx qw| sx sw
+  /// For sums of parts of K: at least gemm_scratch_bytes(), aligned to 16 bytes, and gemm_counters() counters
+  /// that were zeros at first. For one launch at a time.
+  void* scratch = nullptr;
+  size_t scratch_bytes = 0;
+  unsigned* counters = nullptr;
+  int64_t counter_count = 0;
 };
+
+/// What a GEMM needs of context.scratch; nothing where `exact`.
+size_t gemm_scratch_bytes(const GemmContext& context, const GemmW4A4& gemm);
+/// What any GEMM needs of context.counters.
+int64_t gemm_counters(int sm_count);
 
 /// Launches the kernel that the shape asks for (config.h) on context.stream. It waits for the kernel launched
 /// before it (programmatic dependent launch) but reads ahead in the weights, which therefore nobody may be
 /// writing. Throws atom::Error for arguments outside the ranges above.
 void gemm_w4a4_sm90(const GemmContext& context, const GemmW4A4& gemm);
 
-/// The forms for few tokens (1 to 256, but any number works): W is streamed once for every 8 to 128 tokens
-/// (stream_kernel.cuh, small_kernel.cuh). `config` is gemm_config()'s, or another to compare with.
+/// The forms for few tokens (1 to 128, but any number works): W is streamed once for every 8 to 128 tokens
+/// (stream_kernel.cuh, small_kernel.cuh, divided_kernel.cuh). `config` is gemm_config()'s, or another to
+/// compare with.
 void gemm_w4a4_small(const GemmContext& context, const GemmW4A4& gemm, const GemmConfig& config);
 
 /// The form for many tokens: persistent tiles (large_kernel.cuh).

@@ -10,7 +10,8 @@ void check_gemm(const GemmW4A4& gemm) {
   // The kernels count rows, units and tokens in 32 bits.
   constexpr int64_t kLimit = int64_t{1} << 24;
   if (gemm.n < 1 || gemm.n > kLimit || gemm.groups < 0 || gemm.groups > 65536 || gemm.n_outlier < 0 ||
-      gemm.n_outlier > 65536 || gemm.tokens < 0 || gemm.tokens > kLimit) {
+      gemm.n_outlier > 65536 || gemm.groups + gemm.n_outlier == 0 || gemm.tokens < 0 ||
+      gemm.tokens > kLimit) {
     fail("W4A4 GEMM: n {}, groups {}, outliers {}, tokens {} out of range", gemm.n, gemm.groups,
          gemm.n_outlier, gemm.tokens);
   }
@@ -20,11 +21,26 @@ void check_gemm(const GemmW4A4& gemm) {
   if (tiles.bytes() >= int64_t{1} << 32) fail("W4A4 GEMM: a weight of {} bytes", tiles.bytes());
 }
 
+namespace {
+
+GemmConfig config_of(const GemmContext& context, const GemmW4A4& gemm) {
+  return gemm_config(gemm.n, gemm.groups, gemm.n_outlier, gemm.tokens, context.exact, context.sm_count);
+}
+
+}  // namespace
+
+size_t gemm_scratch_bytes(const GemmContext& context, const GemmW4A4& gemm) {
+  return scratch_bytes(config_of(context, gemm));
+}
+
+int64_t gemm_counters(int sm_count) {
+  return int64_t{sm_count} * resident_ctas(1);
+}
+
 void gemm_w4a4_sm90(const GemmContext& context, const GemmW4A4& gemm) {
   check_gemm(gemm);
   if (gemm.tokens == 0) return;
-  const GemmConfig config =
-      gemm_config(gemm.n, gemm.groups, gemm.n_outlier, gemm.tokens, context.exact, context.sm_count);
+  const GemmConfig config = config_of(context, gemm);
   if (config.kind == GemmConfig::Kind::large) {
     gemm_w4a4_large(context, gemm);
   } else {

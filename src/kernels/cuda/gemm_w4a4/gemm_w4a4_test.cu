@@ -55,11 +55,14 @@ class Problem {
       : host(n, groups, n_outlier, tokens, bits, static_cast<uint32_t>(n + groups + tokens)),
         weight_(host.weight),
         x_(host.x),
-        sx_(host.sx) {
-    int device = 0, sms = 0;
-    ATOM_CUDA_CHECK(cudaGetDevice(&device));
-    ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-    context.sm_count = sms;
+        sx_(host.sx),
+        scratch_(kScratchBytes),
+        counters_(std::vector<unsigned>(static_cast<size_t>(gemm_counters(sm_count())), 0)) {
+    context.sm_count = sm_count();
+    context.scratch = scratch_.as<void>();
+    context.scratch_bytes = kScratchBytes;
+    context.counters = counters_.as<unsigned>();
+    context.counter_count = gemm_counters(context.sm_count);
   }
 
   GemmW4A4 gemm(DType type, bool accumulate) const {
@@ -108,7 +111,15 @@ class Problem {
   GemmContext context;
 
  private:
-  Buffer weight_, x_, sx_;
+  static constexpr size_t kScratchBytes = size_t{16} << 20;
+  static int sm_count() {
+    int device = 0, sms = 0;
+    ATOM_CUDA_CHECK(cudaGetDevice(&device));
+    ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+    return sms;
+  }
+
+  Buffer weight_, x_, sx_, scratch_, counters_;
 };
 
 class GemmW4A4Test : public ::testing::Test {
@@ -202,10 +213,10 @@ TEST_F(GemmW4A4Test, ExactIsBitIdentical) {
             problem.output(type, accumulate, [&](const GemmW4A4& g) { gemm_w4a4_sm90(problem.context, g); }),
             want, type, "dispatched");
         if (tokens > 64) {
-          const auto config = small_config(shape.n, problem.host.tiles.units(), tokens, true, 132);
+          const auto config = divided_config(shape.n, problem.host.tiles.units(), tokens, false, 132);
           expect_same(problem.output(type, accumulate,
                                      [&](const GemmW4A4& g) { gemm_w4a4_small(problem.context, g, config); }),
-                      want, type, "small");
+                      want, type, "whole tiles");
         }
       }
     }
@@ -241,12 +252,29 @@ TEST_F(GemmW4A4Test, FastIsNearAndDeterministic) {
   }
 }
 
+/// Every way to cut 3 tiles of 13 units: tiles that one CTA has, or that up to 13 of them share.
+TEST_F(GemmW4A4Test, EveryDivision) {
+  for (const int64_t tokens : {5, 12, 17, 64, 100}) {
+    Problem problem(300, 11, 100, tokens, 4);
+    problem.context.exact = false;
+    SCOPED_TRACE(name(problem));
+    GemmConfig config = divided_config(300, problem.host.tiles.units(), tokens, true, 132);
+    for (config.ctas = 1; config.ctas <= 39; ++config.ctas) {
+      SCOPED_TRACE(config.ctas);
+      expect_near(problem,
+                  problem.output(DType::f32, false,
+                                 [&](const GemmW4A4& g) { gemm_w4a4_small(problem.context, g, config); }),
+                  4000, "division");
+    }
+  }
+}
+
 TEST_F(GemmW4A4Test, EverySplit) {
   for (const int64_t tokens : {17, 64, 130}) {
     Problem problem(300, 11, 100, tokens, 4);
     problem.context.exact = false;
     SCOPED_TRACE(name(problem));
-    GemmConfig config = small_config(300, problem.host.tiles.units(), tokens, true, 132);
+    GemmConfig config = small_config(300, problem.host.tiles.units(), tokens, 132);
     for (int splits = 1; splits <= kMaxSplits; ++splits) {
       config.splits = splits, config.ctas = 3 * splits;
       expect_near(problem,
@@ -254,6 +282,39 @@ TEST_F(GemmW4A4Test, EverySplit) {
                                  [&](const GemmW4A4& g) { gemm_w4a4_small(problem.context, g, config); }),
                   4000, "split");
     }
+  }
+}
+
+TEST_F(GemmW4A4Test, OddNumbersOfTokens) {
+  for (int64_t tokens = 1; tokens <= 127; tokens += 2) {
+    Problem problem(333, 5, 128, tokens, tokens % 4 == 1 ? 4 : 8);
+    SCOPED_TRACE(name(problem));
+    const auto run = [&](const GemmW4A4& g) { gemm_w4a4_sm90(problem.context, g); };
+    const auto want = problem.output(DType::f32, false,
+                                     [&](const GemmW4A4& g) { gemm_w4a4_reference(problem.context, g); });
+    expect_same(problem.output(DType::f32, false, run), want, DType::f32, "exact");
+    problem.context.exact = false;
+    expect_near(problem, problem.output(DType::f32, false, run), 500, "fast");
+  }
+}
+
+/// Launches that overlap (programmatic dependent launch) share scratch memory and counters.
+TEST_F(GemmW4A4Test, LaunchesInARow) {
+  for (const int64_t tokens : {3, 64}) {
+    Problem problem(1100, 9, 64, tokens, 4);
+    SCOPED_TRACE(name(problem));
+    const auto config =
+        divided_config(1100, problem.host.tiles.units(), tokens, true, problem.context.sm_count);
+    const auto once = [&](const GemmW4A4& g) { gemm_w4a4_small(problem.context, g, config); };
+    const auto want = problem.output(DType::f32, false, once);
+    expect_near(problem, want, 4000, "once");
+    expect_same(problem.output(DType::f32, false,
+                               [&](const GemmW4A4& g) {
+                                 for (int i = 0; i < 100; ++i) once(g);
+                               }),
+                want, DType::f32, "in a row");
+    problem.context.scratch_bytes = scratch_bytes(config) - 1;
+    EXPECT_THROW(once(problem.gemm(DType::f32, false)), Error);
   }
 }
 

@@ -13,10 +13,9 @@
 /// Each of its warps is a stream of its own: it copies its share of (pass, unit) pieces, and X of those
 /// units, into its own ring in shared memory (cp.async), unpacks them to 8-bit fragments in registers (a
 /// nibble as 16 q, the 1/16 folded into the scale) and multiplies by `mma.sync` m16n8k32, W being the A
-/// operand. No warp waits for another but at the end of a pass. Fast: the units of a pass go round the warps,
-/// whose sums are added in ascending order of the warp. Exact: a warp has one row block at a time and all its
-/// units, in the contract's order. Weights do not depend on the kernel before: the rings are
-/// filled before the dependency wait.
+/// operand. No warp waits for another but at the end of a pass. The units of a pass go round the warps,
+/// whose sums are added in ascending order of the warp. Weights do not depend on the kernel before: the rings
+/// are filled before the dependency wait.
 namespace atom::cuda {
 
 struct StreamArguments {
@@ -33,7 +32,7 @@ inline constexpr int kRowBlock = 16;
 inline constexpr int kRowBlockValues = kRowBlock * 64;
 
 /// Shared memory of one CTA.
-template <int kTokens, int kWarps, int kRows, int kSlots, bool kExact>
+template <int kTokens, int kWarps, int kRows, int kSlots>
 struct StreamShape {
   static constexpr int kScales = kRows * kRowBlockValues;     // offset of the weight scales in a slot
   static constexpr int kX = kScales + kRows * kRowBlock * 2;  // of X
@@ -41,7 +40,7 @@ struct StreamShape {
   static constexpr int kSlotBytes = kXScales + kTokens * 4;
   static constexpr int kPitch = kRows * kRowBlock + 4;
   static constexpr int shared(int tokens) {
-    const int partial = kExact ? 0 : 2 * kWarps * (tokens < kTokens ? tokens : kTokens) * kPitch * 4;
+    const int partial = 2 * kWarps * (tokens < kTokens ? tokens : kTokens) * kPitch * 4;
     return kWarps * kSlots * kSlotBytes + partial;
   }
 };
@@ -53,10 +52,10 @@ __device__ __forceinline__ void mma_s8(int (&d)[4], const uint32_t (&a)[4], uint
 }
 
 /// kTokens 8 or 16, kWarps a CTA, kRows row blocks a pass, kSlots pieces in a warp's ring.
-template <typename Y, int kTokens, int kWarps, int kRows, int kSlots, bool kExact>
+template <typename Y, int kTokens, int kWarps, int kRows, int kSlots>
 __global__ void __launch_bounds__(kWarps * 32)
     gemm_w4a4_stream_kernel(const __grid_constant__ StreamArguments p) {
-  using Shape = StreamShape<kTokens, kWarps, kRows, kSlots, kExact>;
+  using Shape = StreamShape<kTokens, kWarps, kRows, kSlots>;
   constexpr int kTiles = kTokens / 8;  // of 8 tokens, the N of the mma
   extern __shared__ __align__(1024) uint8_t shared[];
   __shared__ uint64_t written[2];
@@ -66,9 +65,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   const int end = static_cast<int>(static_cast<int64_t>(p.row_blocks) * (blockIdx.x + 1) / gridDim.x);
   // Passes of equal size. The units of all passes, one behind the other, go round the warps.
   const int passes = (end - begin + kRows - 1) / kRows;
-  const int pass_rows = kExact ? 1 : (end - begin + passes - 1) / passes;
-  const int first_row = kExact ? begin + warp : begin, row_step = kExact ? kWarps : pass_rows;
-  const int first_unit = kExact ? 0 : warp, unit_step = kExact ? 1 : kWarps;
+  const int pass_rows = (end - begin + passes - 1) / passes;
   launch_dependents();
   if (threadIdx.x == 0) {
     ptx::barrier_init(&written[0], kWarps), ptx::barrier_init(&written[1], kWarps);
@@ -96,10 +93,10 @@ __global__ void __launch_bounds__(kWarps * 32)
   };
   const auto copied_all = [&] { return ahead.row >= end; };
   const auto settle = [&] {
-    while (ahead.unit >= p.units && ahead.row < end) ahead.unit -= p.units, locate(ahead.row + row_step);
+    while (ahead.unit >= p.units && ahead.row < end) ahead.unit -= p.units, locate(ahead.row + pass_rows);
   };
   const auto advance = [&] {
-    ahead.unit += unit_step;
+    ahead.unit += kWarps;
     if (ahead.unit >= p.units) settle();
   };
   const uint64_t policy = ptx::policy_evict_first();
@@ -129,8 +126,8 @@ __global__ void __launch_bounds__(kWarps * 32)
     if (lane < kTokens / 4) ptx::async_copy(to + Shape::kXScales, sx + lane * 4, keep);
   };
 
-  ahead.unit = first_unit;
-  locate(first_row);
+  ahead.unit = warp;
+  locate(begin);
   settle();
   for (int i = 0; i < kSlots; ++i) {
     if (!copied_all()) copy_weights(i), advance();
@@ -138,9 +135,9 @@ __global__ void __launch_bounds__(kWarps * 32)
   }
   wait_for_dependencies();
   {
-    int row = first_row, unit = first_unit;
-    for (int i = 0; i < kSlots; ++i, unit += unit_step) {
-      while (unit >= p.units && row < end) unit -= p.units, row += row_step;
+    int row = begin, unit = warp;
+    for (int i = 0; i < kSlots; ++i, unit += kWarps) {
+      while (unit >= p.units && row < end) unit -= p.units, row += pass_rows;
       if (row < end) copy_x(i, unit);
       ptx::async_commit();
     }
@@ -226,7 +223,7 @@ __global__ void __launch_bounds__(kWarps * 32)
       scale(sum, 0.0625f);
     } else {
       // All outliers are one sum.
-      if (unit - unit_step < p.groups) {
+      if (unit - kWarps < p.groups) {
 #pragma unroll
         for (int r = 0; r < R; ++r)
 #pragma unroll
@@ -243,7 +240,7 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
           for (int k = 0; k < kTiles; ++k) mma_s8(outliers[r][k], a, x[k][2 * s], x[k][2 * s + 1]);
         }
-      if (unit + unit_step >= p.units) scale(outliers, 1.0f);
+      if (unit + kWarps >= p.units) scale(outliers, 1.0f);
     }
   };
   // The sums of pass q, of kWarps warps, lie in half q % 2 of this buffer.
@@ -261,7 +258,7 @@ __global__ void __launch_bounds__(kWarps * 32)
       store(m0 + token, row * kRowBlock + column, total);
     }
   };
-  int unit = first_unit;
+  int unit = warp;
   const auto all_units = [&]<int R>(int pass, int row) {
 #pragma unroll
     for (int r = 0; r < R; ++r)
@@ -270,37 +267,29 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
         for (int c = 0; c < 4; ++c) acc[r][k][c] = 0.0f;
 #pragma unroll 1
-    for (; unit < p.units; unit += unit_step) step.template operator()<R>(unit);
+    for (; unit < p.units; unit += kWarps) step.template operator()<R>(unit);
     unit -= p.units;
-    if constexpr (kExact) {
+    // A warp adds up the pass before only now, when the others have most likely finished it too; so none
+    // waits. Having waited for that pass, it knows that all have read the one before, whose half it
+    // overwrites.
+    if (pass > 0) reduce(pass - 1);
+#pragma unroll
+    for (int r = 0; r < R; ++r)
 #pragma unroll
       for (int k = 0; k < kTiles; ++k)
 #pragma unroll
-        for (int c = 0; c < 4; ++c)
-          store(m0 + k * 8 + 2 * t + c % 2, row * kRowBlock + g + c / 2 * 8, acc[0][k][c]);
-    } else {
-      // A warp adds up the pass before only now, when the others have most likely finished it too; so none
-      // waits. Having waited for that pass, it knows that all have read the one before, whose half it
-      // overwrites.
-      if (pass > 0) reduce(pass - 1);
-#pragma unroll
-      for (int r = 0; r < R; ++r)
-#pragma unroll
-        for (int k = 0; k < kTiles; ++k)
-#pragma unroll
-          for (int c = 0; c < 4; ++c) {
-            const int token = k * 8 + 2 * t + c % 2;
-            if (token < x_rows)
-              partial[pass % 2 * half + (warp * x_rows + token) * Shape::kPitch + r * kRowBlock + g +
-                      c / 2 * 8] = acc[r][k][c];
-          }
-      __syncwarp();
-      if (lane == 0) ptx::barrier_arrive(&written[pass % 2]);
-    }
+        for (int c = 0; c < 4; ++c) {
+          const int token = k * 8 + 2 * t + c % 2;
+          if (token < x_rows)
+            partial[pass % 2 * half + (warp * x_rows + token) * Shape::kPitch + r * kRowBlock + g +
+                    c / 2 * 8] = acc[r][k][c];
+        }
+    __syncwarp();
+    if (lane == 0) ptx::barrier_arrive(&written[pass % 2]);
   };
   int pass = 0;
 #pragma unroll 1
-  for (int row = first_row; row < end; row += row_step, ++pass) {
+  for (int row = begin; row < end; row += pass_rows, ++pass) {
     const int rows = min(pass_rows, end - row);
     if (rows == 1) all_units.template operator()<1>(pass, row);
     if constexpr (kRows > 1) {
@@ -313,7 +302,7 @@ __global__ void __launch_bounds__(kWarps * 32)
       if (rows == 4) all_units.template operator()<4>(pass, row);
     }
   }
-  if constexpr (!kExact) reduce(pass - 1);
+  reduce(pass - 1);
 }
 
 }  // namespace atom::cuda
