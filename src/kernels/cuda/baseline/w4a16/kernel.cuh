@@ -32,6 +32,8 @@ struct Params {
   int m, n, k, groups, splits;
   ResultType result;
   bool accumulate;
+  /// Whether y is f32 and may be written four rows of w at a time.
+  bool four;
 };
 
 constexpr int kThreads = 128;
@@ -102,8 +104,7 @@ struct Loader {
     count = min(max(p.m - token0 - token + 7, 0) / 8, kTokens / 8);
   }
 
-  __device__ __forceinline__ void load(const Params& p, uint32_t stage, const uint8_t* unit,
-                                       int group) const {
+  __device__ __forceinline__ void load_weights(uint32_t stage, const uint8_t* unit) const {
     const int tid = static_cast<int>(threadIdx.x);
 #pragma unroll
     for (int i = 0; i < kValueBytes / 16 / kThreads; ++i) {
@@ -111,6 +112,9 @@ struct Loader {
     }
     constexpr int kScaleChunks = (kUnitBytes - kValueBytes) / 16;
     if (tid < kScaleChunks) copy16(stage + kValueBytes + tid * 16, unit + kValueBytes + tid * 16, 16);
+  }
+
+  __device__ __forceinline__ void load_x(const Params& p, uint32_t stage, int group) const {
     const bool there = group * kGroup + part * 8 < p.k;
     const __half* x = there ? from + group * kGroup : p.x;
     const int step = there ? 8 * p.k : 0;
@@ -134,11 +138,15 @@ __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
   const uint8_t* units = p.w + (static_cast<int64_t>(tile) * p.groups + first) * kUnitBytes;
   const Loader<kTokens> loader(p, token0);
   launch_dependents();
-  wait_for_dependencies();
-
+  // Nobody is writing the weights: they need not wait for the kernel ahead.
 #pragma unroll
   for (int i = 0; i < R::kStages - 1; ++i) {
-    if (i < count) loader.load(p, ring + i * R::kStageBytes, units + i * kUnitBytes, first + i);
+    if (i < count) loader.load_weights(ring + i * R::kStageBytes, units + i * kUnitBytes);
+  }
+  wait_for_dependencies();
+#pragma unroll
+  for (int i = 0; i < R::kStages - 1; ++i) {
+    if (i < count) loader.load_x(p, ring + i * R::kStageBytes, first + i);
     ptx::async_commit();
   }
   float acc[2][kTokens / 8][4] = {};
@@ -147,8 +155,9 @@ __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
     __syncthreads();
     const int ahead = i + R::kStages - 1;
     if (ahead < count) {
-      loader.load(p, ring + ahead % R::kStages * R::kStageBytes,
-                  units + static_cast<int64_t>(ahead) * kUnitBytes, first + ahead);
+      const uint32_t stage = ring + ahead % R::kStages * R::kStageBytes;
+      loader.load_weights(stage, units + static_cast<int64_t>(ahead) * kUnitBytes);
+      loader.load_x(p, stage, first + ahead);
     }
     ptx::async_commit();
 
@@ -238,6 +247,16 @@ __global__ void __launch_bounds__(kThreads) w4a16_kernel(const Params p) {
       sum[0] += parts[other].x, sum[1] += parts[other].y, sum[2] += parts[other].z, sum[3] += parts[other].w;
     }
     const int64_t to = (token0 + token) * p.y_stride + row0 + row;
+    if (p.four) {
+      float4* y = reinterpret_cast<float4*>(static_cast<float*>(p.y) + to);
+      float4 v = make_float4(sum[0], sum[1], sum[2], sum[3]);
+      if (p.accumulate) {
+        const float4 had = *y;
+        v = make_float4(v.x + had.x, v.y + had.y, v.z + had.z, v.w + had.w);
+      }
+      *y = v;
+      continue;
+    }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (row0 + row + i >= p.n) break;

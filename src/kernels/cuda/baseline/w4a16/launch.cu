@@ -94,6 +94,8 @@ void stream_weights(const W4A16Args& args, cudaStream_t stream) {
   p.splits = config.splits;
   p.result = args.result;
   p.accumulate = args.accumulate;
+  p.four = args.result == ResultType::f32 && p.y_stride % 4 == 0 && args.n % 4 == 0 &&
+           reinterpret_cast<uintptr_t>(args.y) % 16 == 0;
   switch (config.tokens) {
     case 8:
       return launch_as<8>(p, stream);

@@ -34,9 +34,9 @@ void w4a16_pack(const uint8_t* values, const uint16_t* scales, int64_t n, int64_
 /// their rows.
 size_t w4a16_scratch_bytes(const W4A16Args& args);
 
-/// Up to 64 tokens by a kernel of its own that streams the 4-bit weights; beyond, the weights are
-/// dequantized to f16 in `scratch` and multiplied by cuBLASLt. In both, a weight is fp16(value * scale) and
-/// sums are f32.
+/// Up to w4a16::kMaxTokens tokens by a kernel of its own that streams the 4-bit weights, which it may read
+/// before the kernel ahead of it has ended; beyond, the weights are dequantized to f16 in `scratch` and
+/// multiplied by cuBLASLt. In both, a weight is fp16(value * scale) and sums are f32.
 void w4a16_matmul(const W4A16Args& args, CublasLt& lt, void* scratch, cudaStream_t stream);
 
 }  // namespace atom::cuda::baseline
