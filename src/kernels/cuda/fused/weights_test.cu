@@ -8,18 +8,22 @@ using namespace fused_test;
 /// Random canonical weights on the host and on the device.
 struct TestWeight {
   TestWeight(Random& random, int64_t n, const ChannelLayout& layout) {
-    const bool int8 = layout.outlier_type == OutlierType::int8;
+    const bool bytes = layout.outlier_type != OutlierType::fp16,
+               fp8 = layout.outlier_type == OutlierType::fp8;
     const auto half = [&] { return float_to_half(static_cast<float>(random.uniform())); };
     host.n = n;
     host.layout = layout;
     for (int64_t i = 0; i < n * host.row_bytes(); ++i)
       values.push_back(static_cast<uint8_t>(random.below(256)));
     for (int64_t i = 0; i < n * layout.groups(); ++i) scales.push_back(half());
-    for (int64_t i = 0; i < n * layout.n_outlier && int8; ++i) {
-      outliers.push_back(static_cast<int8_t>(static_cast<int>(random.below(255)) - 127));
+    for (int64_t i = 0; i < n * layout.n_outlier && bytes; ++i) {
+      // FP8: any code but the two of NaN, in which all bits below the sign are set.
+      const int code = static_cast<int>(random.below(fp8 ? 127 : 255));
+      outliers.push_back(
+          static_cast<int8_t>(fp8 ? code - 128 * static_cast<int>(random.below(2)) : code - 127));
     }
-    for (int64_t i = 0; i < n && int8; ++i) outlier_scales.push_back(half());
-    for (int64_t i = 0; i < n * layout.n_outlier && !int8; ++i) outliers_fp16.push_back(half());
+    for (int64_t i = 0; i < n && bytes; ++i) outlier_scales.push_back(half());
+    for (int64_t i = 0; i < n * layout.n_outlier && !bytes; ++i) outliers_fp16.push_back(half());
     host.values = values.data();
     host.scales = scales.data();
     host.outliers = outliers.data();
