@@ -70,8 +70,8 @@ __device__ inline void exchange(float& a, float& b, bool upper, int mask) {
   }
 }
 
-/// Columns 8 i + 2 t + {0, 1} of a row of the output are in output[4 i + 2 x + {0, 1}] of the four lanes t of a
-/// quad. They exchange, so that each has 4 channels in a row for every even i: output_channel() and on.
+/// Columns 8 i + 2 t + {0, 1} of a row of the output are in output[4 i + 2 x + {0, 1}] of the four lanes t of
+/// a quad. They exchange, so that each has 4 channels in a row for every even i: output_channel() and on.
 template <KvFormat kFormat, int kDim>
 __device__ inline void gather_channels(float (&output)[kDim / 2], int x, int t) {
 #pragma unroll
