@@ -105,9 +105,9 @@ def fused_rows(result):
 
 def decode_rows(result):
     for one in result["results"]:
-        yield {"name": f"{result['model']}, {one['precision']}", "batch": result["batch"], "context": result["context"],
+        yield {"name": f"{result['model']}, {one['precision']}", "layers": result["layers"], "batch": result["batch"],
                "ms a step": round(one["seconds_per_step"] * 1e3, 3), "tokens/s": round(one["decode_tokens_per_second"]),
-               "x the first": round(one["times_as_fast_as_first"], 2)}
+               "x fp16": round(one["times_as_fast_as_first"], 2)}
 
 
 def main():
@@ -126,7 +126,10 @@ def main():
         "attention": [["attention", "--model", "llama-2-7b,llama-3-8b"] + timed,
                       ["attention", "--model", "llama-2-7b,llama-3-8b", "--batch", "1", "--context", "32768"] + timed],
         "fused": [["fused", "--model", "llama-2-7b", "--tokens", "16,64,4096"] + timed],
-        "decode": [["decode", "--model", "llama-2-7b", "--batch", "64", "--context", "1024", "--fast"] + common],
+        "decode": [["decode", "--model", model, "--batch", "64", "--context", "1024", "--fast"] + common
+                   for model in ("llama-2-7b", "llama-3-8b")]
+                  + [["decode", "--model", "llama-2-7b", "--layers", "8", "--batch", batch, "--context", "1024", "--fast", "--precision",
+                      "fp16", "w8a8", "fp8", "w4a16", "fp16kv4", "fp8kv4", "w4a8kv4", "w4a4kv4"] + common for batch in ("1", "16", "64")],
     }
     rows_of = {"gemm": gemm_rows, "attention": attention_rows, "fused": fused_rows, "decode": decode_rows}
     for what in args.only.split(","):
