@@ -92,8 +92,9 @@ def main():
     add(f"the same on both, of {args.prompts}", prompts=same)
     shutil.rmtree(packed)
 
-    command = (f"scripts/compare_devices.py atom MODEL --calib valid_tokenized.txt --text test.txt --windows {args.windows} "
-               f"--prompts {args.prompts} --tokens {args.tokens}")
+    command = (f"scripts/compare_devices.py atom {pathlib.Path(args.model).name} --calib {pathlib.Path(args.calib).name} "
+               f"--text {pathlib.Path(args.text).name} --windows {args.windows} --prompts {args.prompts} --tokens {args.tokens} "
+               f"--jobs {args.jobs}")
     results = {"commit": commit, "machine": f"{gpu_name()}; {machine()}", "command": command, "rows": rows}
     pathlib.Path(args.out).write_text(json.dumps(results, indent=1) + "\n")
     print(args.out, file=sys.stderr)

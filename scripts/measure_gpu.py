@@ -142,7 +142,8 @@ def main():
             rows += rows_of[what](results[-1])
         where = limits_row(results[0]) if "limits" in results[0] else results[0]["device"]
         out = {"commit": results[0]["commit"], "machine": f"{where}; {machine()}",
-               "command": f"scripts/measure_gpu.py atom --only {what} --seconds {args.seconds}", "rows": rows}
+               "command": f"scripts/measure_gpu.py atom --only {what}" + ("" if what == "decode" else f" --seconds {args.seconds}"),
+               "rows": rows}
         path = pathlib.Path(args.out) / f"gpu_{what}.json"
         path.write_text(json.dumps(out, indent=1) + "\n")
         print(path, file=sys.stderr, flush=True)

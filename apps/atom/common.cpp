@@ -64,8 +64,7 @@ namespace {
 std::optional<int> gpu_index(const DeviceOptions& options) {
   const std::string& device = options.device;
   if (device.empty()) {
-    if (options.isa.empty() && cuda_device_count() > 0) return 0;
-    return std::nullopt;
+    return options.isa.empty() ? first_cuda_device() : std::nullopt;
   }
   if (device == "cpu") return std::nullopt;
   if (!options.isa.empty()) throw UsageError("--isa is of the CPU's kernels: it needs --device cpu");
@@ -95,7 +94,10 @@ Device::Device(const DeviceOptions& options) : pool_(thread_count(options.thread
     spdlog::info("{}, {} kernels", description_, context_.exact ? "exact" : "fast");
     return;
   }
-  if (options.fast) throw UsageError("--fast is of the GPU's kernels: it needs a GPU");
+  if (options.fast) {
+    throw UsageError(options.isa.empty() ? "--fast is of the GPU's kernels: it needs a GPU"
+                                         : "--fast is of the GPU's kernels, and --isa chooses the CPU");
+  }
   description_ = "cpu";
   spdlog::info("cpu with {} ({} thread{})", name_of(context_.isa), pool_.size(),
                pool_.size() == 1 ? "" : "s");

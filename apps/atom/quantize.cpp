@@ -208,6 +208,9 @@ void check_used(const Options& options, const Recipe& recipe) {
   if (!recipe.gptq && (set.damping || set.block_size)) {
     throw UsageError("--damping and --block-size belong to GPTQ, which is off");
   }
+  if (options.recipe == "w8a8" && (set.outliers || set.outlier_bits)) {
+    throw UsageError("--recipe w8a8 has all channels in INT8: leave out --outliers and --outlier-bits");
+  }
   const std::string texts = names_of_given(options.text_options);
   if (options.source.is_random() && !texts.empty()) {
     throw UsageError(fmt::format("a random model has no tokenizer: leave out {}", texts));

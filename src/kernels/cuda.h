@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,8 +20,9 @@ struct CudaHandle {
   std::string description;  // "NVIDIA H200, 139.8 GiB, sm_90"
 };
 
-/// GPUs that the kernels of this build run on; 0 without CUDA, without a driver or without a GPU.
-int cuda_device_count();
+/// The first GPU that the kernels of this build run on; none without CUDA, without a driver or without such a
+/// GPU.
+std::optional<int> first_cuda_device();
 
 /// Opens GPU `index`. Throws UsageError when this build has no CUDA support, or there is no such GPU, or it
 /// is of an architecture that the build has no kernels for.

@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kPad = 4;
 
 struct Devices {
-  CudaHandle handle = open_cuda(0);
+  CudaHandle handle = open_cuda(*first_cuda_device());
   DeviceContext cpu{nullptr, detect_cpu_isa()};
   DeviceContext gpu = cpu;
 
@@ -104,7 +104,7 @@ double relative_error(const Shape& s, const std::vector<float>& found, const std
 }
 
 #define SKIP_WITHOUT_GPU() \
-  if (cuda_device_count() == 0) GTEST_SKIP() << "no GPU that this build has kernels for"
+  if (!first_cuda_device()) GTEST_SKIP() << "no GPU that this build has kernels for"
 
 TEST(CudaW8A8, EqualsTheCpu) {
   SKIP_WITHOUT_GPU();

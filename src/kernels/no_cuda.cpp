@@ -9,8 +9,8 @@
 
 namespace atom {
 
-int cuda_device_count() {
-  return 0;
+std::optional<int> first_cuda_device() {
+  return std::nullopt;
 }
 
 CudaHandle open_cuda(int) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "tensor/memory.h"
 
 namespace atom {
 namespace {
@@ -48,9 +49,11 @@ PagedKvCache::PagedKvCache(const KvShape& shape, KvFormat format, int64_t n_bloc
       }
       layers_.push_back(std::move(layer));
     }
-  } catch (const std::bad_alloc&) {
-    fail("no memory for a KV cache of {} tokens ({} bytes in {})", n_blocks * block_size,
-         n_blocks * block_size * kv_bytes_per_token(shape, format), name_of(format));
+  } catch (const std::bad_alloc& error) {
+    const auto* on_device = dynamic_cast<const OutOfDeviceMemory*>(&error);
+    fail("no memory for a KV cache of {} tokens ({} bytes in {}){}{}", n_blocks * block_size,
+         n_blocks * block_size * kv_bytes_per_token(shape, format), name_of(format),
+         on_device != nullptr ? ": " : "", on_device != nullptr ? on_device->what() : "");
   }
   used_.assign(static_cast<size_t>(n_blocks), false);
   // Handed out from the back, so the first block is 0.

@@ -80,6 +80,7 @@ class LowBitLinear final : public Linear {
  private:
   std::string kind() const {
     if (spec_.layout.k_normal() > 0) return fmt::format("W4A{}", spec_.bits);
+    if (spec_.layout.outlier_type == OutlierType::fp16) return "F16";
     return spec_.layout.outlier_type == OutlierType::fp8 ? "FP8" : "W8A8";
   }
 
@@ -181,7 +182,8 @@ std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout&
   const bool has_faster = device.cuda != nullptr || (device.isa != CpuIsa::reference && !weight_only);
   if (weight_layout != WeightLayout::canonical || !has_faster) return "";
   if (device.cuda != nullptr && device.exact && (weight_only || fp8)) return "the fast kernel is not exact";
-  if (fp8) return "no fast kernel for FP8";
+  if (fp8) return "no fast kernel for FP8 layers of this size";
+  if (weight_only) return fmt::format("no fast kernel for {} inputs in groups of {}", layout.k, layout.group);
   return fmt::format("no fast kernel for {} of {}",
                      layout.outlier_type == OutlierType::fp16 ? "FP16 outliers and groups" : "groups",
                      layout.group);

@@ -18,9 +18,9 @@ using namespace test_support;
 class GpuModel : public ::testing::TestWithParam<RandomCase> {};
 
 TEST_P(GpuModel, EqualsTheCpuToTheBit) {
-  if (cuda_device_count() == 0) GTEST_SKIP() << "no GPU that this build has kernels for";
+  if (!first_cuda_device()) GTEST_SKIP() << "no GPU that this build has kernels for";
   const RandomCase& c = GetParam();
-  const CudaHandle gpu = open_cuda(0);
+  const CudaHandle gpu = open_cuda(*first_cuda_device());
   ThreadPool pool(4);
   const DeviceContext cpu{&pool, detect_cpu_isa()};
   DeviceContext cuda = cpu;
@@ -47,9 +47,9 @@ TEST_P(GpuModel, EqualsTheCpuToTheBit) {
 class FastGpuModel : public GpuModel {};
 
 TEST_P(FastGpuModel, IsNearTheCpu) {
-  if (cuda_device_count() == 0) GTEST_SKIP() << "no GPU that this build has kernels for";
+  if (!first_cuda_device()) GTEST_SKIP() << "no GPU that this build has kernels for";
   const RandomCase& c = GetParam();
-  const CudaHandle gpu = open_cuda(0);
+  const CudaHandle gpu = open_cuda(*first_cuda_device());
   ThreadPool pool(4);
   const DeviceContext cpu{&pool, detect_cpu_isa()};
   DeviceContext fast = cpu;

@@ -61,13 +61,14 @@ void* Device::allocate(size_t bytes) {
   void* data = nullptr;
   const cudaError_t status = cudaMalloc(&data, bytes);
   size_t free = 0, total = 0;
-  ATOM_CUDA_CHECK(cudaMemGetInfo(&free, &total));
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
+    ATOM_CUDA_CHECK(cudaMemGetInfo(&free, &total));
     throw OutOfDeviceMemory(fmt::format(
         "cuda:{} is out of memory: {} more bytes asked for, {} of {} are free", index_, bytes, free, total));
   }
   check(status, "cudaMalloc");
+  ATOM_CUDA_CHECK(cudaMemGetInfo(&free, &total));
   peak_memory_ = std::max(peak_memory_, total - free);
   ATOM_CUDA_CHECK(cudaMemsetAsync(data, 0, bytes, stream_));
   return data;
@@ -130,18 +131,17 @@ baseline::CublasLt& Device::cublas_lt() {
 
 }  // namespace cuda
 
-int cuda_device_count() {
+std::optional<int> first_cuda_device() {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) {
     cudaGetLastError();
-    return 0;
+    return std::nullopt;
   }
-  int usable = 0;
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp properties;
-    if (cudaGetDeviceProperties(&properties, i) == cudaSuccess && cuda::runs_kernels(properties)) ++usable;
+    if (cudaGetDeviceProperties(&properties, i) == cudaSuccess && cuda::runs_kernels(properties)) return i;
   }
-  return usable;
+  return std::nullopt;
 }
 
 CudaHandle open_cuda(int index) {

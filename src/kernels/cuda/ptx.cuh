@@ -3,8 +3,7 @@
 #include <cstdint>
 
 /// Thin wrappers of the PTX instructions that CUDA C++ has no name for (PTX ISA 8, sm_90): mbarriers in
-/// shared memory, bulk copies, clusters. One function an instruction; no
-/// policy.
+/// shared memory, bulk copies, clusters. One function an instruction; no policy.
 namespace atom::cuda::ptx {
 
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
@@ -12,7 +11,6 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
 }
 
 // ---- mbarrier
-// ------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals)
@@ -47,7 +45,6 @@ __device__ __forceinline__ void barrier_wait(uint64_t* barrier, uint32_t parity)
 }
 
 // ---- bulk copies (sizes and addresses multiples of 16 bytes)
-// ----------------------------------------------------------
 
 __device__ __forceinline__ uint64_t policy_evict_first() {
   uint64_t policy;
@@ -107,7 +104,6 @@ __device__ __forceinline__ void async_wait() {
 }
 
 // ---- clusters
-// ------------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void cluster_arrive() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
@@ -141,7 +137,6 @@ __device__ __forceinline__ unsigned add_acquire_release(unsigned* to, unsigned x
 }
 
 // ---- named barriers
-// ------------------------------------------------------------------------------------------------
 
 __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");

@@ -14,6 +14,7 @@ namespace {
 
 /// What INT8 sums and dequantized weights take at most.
 constexpr int64_t kSlabBytes = int64_t{256} << 20;
+constexpr int64_t kMaxSlabTokens = 65535;  // that dequantize_sums takes
 constexpr int kThreads = 256;
 
 size_t bytes(int64_t count) {
@@ -110,7 +111,8 @@ void linear_dense8(const DeviceContext& device, const LinearLowBit& op) {
   args.type = OperandType::s8;
   args.result = ResultType::s32;
   args.n = rows;
-  const int64_t slab = std::clamp<int64_t>(kSlabBytes / (4 * rows), 1, std::max<int64_t>(args.m, 1));
+  const int64_t slab =
+      std::clamp<int64_t>(kSlabBytes / (4 * rows), 1, std::clamp<int64_t>(args.m, 1, kMaxSlabTokens));
   auto* sums = static_cast<int32_t*>(gpu.scratch(bytes(slab * rows * 4)));
   args.y = sums;
   for (int64_t first = 0; first < op.x->tokens(); first += slab) {

@@ -1,10 +1,9 @@
 // LinearLowBit over canonical weights, any layout. x: quantized activations in either form, w: INT4 in the
 // same groups plus INT8, FP8 or FP16 outliers, y [tokens, n] f32. A warp computes a row of w for kTokens
 // tokens: lanes share the channels of a group, the exact sum comes by a warp reduction, then acc =
-// fma(float(sum), sx
-// * sw, acc), groups ascending, outliers last; float outliers: a lane a token, one chain of fma over
-// ascending channels. The contract's order, hence the CPU's bits; made for layouts that no fast kernel takes,
-// not for speed. Source: Atom, section 4.1 and 4.2; docs/numerics.md.
+// fma(float(sum), sx * sw, acc), groups ascending, outliers last; float outliers: a lane a token, one chain
+// of fma over ascending channels. The contract's order, hence the CPU's bits; made for layouts that no fast
+// kernel takes, not for speed. Source: Atom, section 4.1 and 4.2; docs/numerics.md.
 
 #include "kernels/cuda/fused/dispatch.h"
 #include "kernels/cuda/layout.h"

@@ -14,7 +14,7 @@ constexpr int kThreads = 256;
 __global__ void __launch_bounds__(kThreads)
     pack_weight_kernel(const LowBitWeight w, const WeightTiles tiles, uint8_t* packed) {
   __shared__ __align__(16) uint8_t unit_bytes[kUnitBytes];
-  launch_dependents();
+  // No early launch of dependents: GEMMs read ahead in the weights.
   wait_for_dependencies();
   const int64_t unit = blockIdx.x, first_row = int64_t{blockIdx.y} * kTileRows;
   const int64_t k_normal = w.layout.k - w.layout.n_outlier, row_bytes = (k_normal + 1) / 2;

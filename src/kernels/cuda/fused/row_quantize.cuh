@@ -32,7 +32,7 @@ struct RowQuantize {
   float* scales;
 };
 
-/// Scale of a unit whose largest magnitude is `max_abs`, quantization of a lane's four channels.
+/// A lane's four channels, quantized.
 __device__ inline uint32_t quantize4(const Four& y, float inverse, float low, float high) {
   return low_bytes(quantize_bits(y.v[0], inverse, low, high), quantize_bits(y.v[1], inverse, low, high),
                    quantize_bits(y.v[2], inverse, low, high), quantize_bits(y.v[3], inverse, low, high));

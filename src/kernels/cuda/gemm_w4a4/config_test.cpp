@@ -20,7 +20,7 @@ TEST(GemmConfig, EveryShapeGetsALegalConfiguration) {
             SCOPED_TRACE(::testing::Message() << n << " " << groups << " " << outliers << " " << tokens);
             if (config.kind == GemmConfig::Kind::large) {
               EXPECT_LE(outliers, kMaxLargeOutliers);
-              EXPECT_GT(tokens, 32);
+              EXPECT_GE(tokens, kMinLargeTokens);
               continue;
             }
             EXPECT_GE(config.token_tiles * config.tokens, tokens);

@@ -25,8 +25,10 @@ void launch_divided(const GemmContext& context, const GemmConfig& config, const 
   using Shape = DividedShape<kTokens, kStages>;
   // Static shared memory and what the system takes of each CTA come on top.
   static_assert(Shape::kShared + 2048 <= 228 * 1024 / kResident);
-  launch(gemm_w4a4_divided_kernel<Y, kTokens, kStages, kResident>,
-         dim3(static_cast<unsigned>(config.ctas), static_cast<unsigned>(config.token_tiles)),
+  const auto kernel = gemm_w4a4_divided_kernel<Y, kTokens, kStages, kResident>;
+  // CTAs that share a tile wait for each other, so all must be resident.
+  ATOM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));
+  launch(kernel, dim3(static_cast<unsigned>(config.ctas), static_cast<unsigned>(config.token_tiles)),
          dim3(Shape::kThreads), Shape::kShared, context.stream, LaunchOptions{}, arguments);
 }
 

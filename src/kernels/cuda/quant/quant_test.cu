@@ -77,8 +77,8 @@ struct Target {
 class CudaQuantTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (cuda_device_count() == 0) GTEST_SKIP() << "no GPU that the kernels run on";
-    handle_ = open_cuda(0);
+    if (!first_cuda_device()) GTEST_SKIP() << "no GPU that the kernels run on";
+    handle_ = open_cuda(*first_cuda_device());
     gpu_.cuda = handle_.device.get();
     gpu_.memory = handle_.memory;
   }
