@@ -10,6 +10,33 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+/// The same value in a register that the compiler will not compute anew in every use.
+__device__ __forceinline__ uint32_t pin(uint32_t value) {
+  return __shfl_sync(0xFFFFFFFFu, value, threadIdx.x % 32);
+}
+
+// ---- shared memory by its 32-bit address
+
+__device__ __forceinline__ uint4 load_vector(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+__device__ __forceinline__ float2 load_floats(uint32_t address) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
+  return v;
+}
+/// The bits of an FP16.
+__device__ __forceinline__ uint32_t load_half(uint32_t address) {
+  uint16_t v;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(address) : "memory");
+  return v;
+}
+
 // ---- mbarrier
 
 __device__ __forceinline__ void barrier_init(uint64_t* barrier, uint32_t arrivals) {

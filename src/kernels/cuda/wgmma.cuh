@@ -20,6 +20,14 @@ __device__ __forceinline__ void wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
+/// Keeps the compiler from reading accumulators before this point: they belong to the tensor cores from
+/// multiply() until the wait() that covers it.
+template <int kCount>
+__device__ __forceinline__ void claim(int (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(d[i])::"memory");
+}
+
 /// Descriptor of an operand. K-major (rows are the M or N index): 8 rows are 1024 bytes, 64 rows 512 in units
 /// of the descriptor; the next 32 bytes of K are 2 further; `leading` is not used. MN-major (rows are the K
 /// index): `leading` is the distance to the next 128 bytes of the N index.

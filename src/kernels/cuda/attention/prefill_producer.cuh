@@ -170,7 +170,7 @@ __device__ inline void produce_quantized(const PrefillParams& p, const std::byte
     stages.wait_empty(ring);
 #pragma unroll
     for (int i = 0; i < kWords; ++i) {
-      const uint4 word = load_16(arrived + raw_offset(lane, i));
+      const uint4 word = ptx::load_vector(arrived + raw_offset(lane, i));
       const uint32_t w[4] = {word.x, word.y, word.z, word.w};
       if constexpr (kFormat == KvFormat::int4) {
 #pragma unroll

@@ -10,48 +10,26 @@
 /// What the GEMM with evenly divided units does beside the instructions of wgmma.cuh and ptx.cuh.
 namespace atom::cuda {
 
+using ptx::load_floats, ptx::load_vector, ptx::pin, wgmma::claim;
+
 /// Keeps the compiler from computing fragments, or reading sums, elsewhere than before, or behind, this
-/// point: from wgmma::multiply() to the wgmma::wait() that covers it they belong to the tensor cores.
+/// point: from wgmma::multiply() to the wgmma::wait() that covers it they belong to the tensor cores, as sums
+/// do (wgmma::claim()).
 template <int kSteps>
 __device__ __forceinline__ void keep(uint32_t (&a)[kSteps][4]) {
 #pragma unroll
   for (int i = 0; i < kSteps; ++i)
     asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3])::"memory");
 }
-template <int kCount>
-__device__ __forceinline__ void claim(int (&d)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(d[i])::"memory");
-}
 
-/// The same value in a register that the compiler will not compute anew in every use.
-__device__ __forceinline__ uint32_t pin(uint32_t value) {
-  return __shfl_sync(0xFFFFFFFFu, value, threadIdx.x % 32);
-}
 /// wgmma::descriptor() of a tile, of its low word.
 __device__ __forceinline__ uint64_t with_low_word(uint32_t low) {
   return wgmma::descriptor(0) >> 32 << 32 | low;
 }
 
-// Shared memory by its 32-bit address.
-
-__device__ __forceinline__ uint4 load_shared(uint32_t address) {
-  uint4 v;
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "r"(address)
-               : "memory");
-  return v;
-}
-__device__ __forceinline__ float2 load_floats(uint32_t address) {
-  float2 v;
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
-  return v;
-}
+/// An FP16 of shared memory.
 __device__ __forceinline__ float load_half(uint32_t address) {
-  uint16_t v;
-  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(address) : "memory");
-  return __half2float(__ushort_as_half(v));
+  return __half2float(__ushort_as_half(static_cast<uint16_t>(ptx::load_half(address))));
 }
 
 /// Sees what was written before the value that it reads.

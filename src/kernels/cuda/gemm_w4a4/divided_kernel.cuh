@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(DividedShape<kTokens, kStages>::kThreads, kRes
     constexpr int kSteps = kNormal ? 4 : 2;
     const int at = slot * Shape::kStage;
     ptx::barrier_wait_at(full_at + slot * 8, parity);
-    const uint4 v0 = load_shared(weights + at), v1 = load_shared(weights + at + 512);
+    const uint4 v0 = load_vector(weights + at), v1 = load_vector(weights + at + 512);
     const uint32_t words[8] = {v0.x, v0.y, v0.z, v0.w, v1.x, v1.y, v1.z, v1.w};
     const float w0 = load_half(scales + at) * (kNormal ? 0.0625f : 1.0f);
     const float w1 = load_half(scales + at + 16) * (kNormal ? 0.0625f : 1.0f);

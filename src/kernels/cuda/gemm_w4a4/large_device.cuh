@@ -3,38 +3,16 @@
 #include <cstdint>
 #include <cuda_fp16.h>
 
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
 /// What the large-M GEMM does beside the instructions of wgmma.cuh and ptx.cuh. The accumulators and the
 /// registers of A belong to the tensor cores from wgmma::multiply() until a wgmma::wait() that covers its
 /// group; claim() keeps the compiler from reading accumulators before that.
 namespace atom::cuda::large {
 
-/// Orders every later read of these accumulators after this point.
-template <int kCount>
-__device__ __forceinline__ void claim(int (&d)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(d[i])::"memory");
-}
+using ptx::load_floats, ptx::load_half, ptx::load_vector, ptx::pin, wgmma::claim;
 
-// Shared memory by its 32-bit address.
-
-__device__ __forceinline__ uint4 load_vector(uint32_t address) {
-  uint4 v;
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "r"(address)
-               : "memory");
-  return v;
-}
-__device__ __forceinline__ float2 load_floats(uint32_t address) {
-  float2 v;
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
-  return v;
-}
-__device__ __forceinline__ uint32_t load_half(uint32_t address) {
-  uint16_t v;
-  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(address) : "memory");
-  return v;
-}
 __device__ __forceinline__ float to_float(uint32_t half_bits) {
   return __half2float(__ushort_as_half(static_cast<uint16_t>(half_bits)));
 }
@@ -47,11 +25,6 @@ __device__ __forceinline__ void arrive_remote_at(uint32_t barrier, uint32_t rank
       "r"(rank)
       : "memory");
 }
-/// The same value in a register that the compiler will not compute anew in every use.
-__device__ __forceinline__ uint32_t pin(uint32_t value) {
-  return __shfl_sync(0xFFFFFFFFu, value, threadIdx.x % 32);
-}
-
 template <int kRegisters>
 __device__ __forceinline__ void grow_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
