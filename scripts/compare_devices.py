@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from measure_ablation import ROOT, machine, run
+from measure_ablation import ROOT, head_commit, machine, run
 
 PROMPT_TOKENS = 64
 
@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--commit", help="default: that of the working tree")
     parser.add_argument("--out", default=str(ROOT / "docs" / "results" / "devices.json"))
     args = parser.parse_args()
-    commit = args.commit or subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
+    commit = args.commit or head_commit()
 
     packed = str(pathlib.Path(args.work) / "packed")
     pathlib.Path(args.work).mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,10 @@ def run(command):
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
+def head_commit():
+    return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
+
+
 def machine():
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -73,7 +77,7 @@ def main():
     parser.add_argument("--rows", default=",".join(ROWS))
     args = parser.parse_args()
 
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
+    commit = head_commit()
     results = {"machine": machine(),
                "command": f"scripts/measure_ablation.py atom {pathlib.Path(args.model).resolve().name} "
                           f"--calib {pathlib.Path(args.calib).name} --text {pathlib.Path(args.text).name} --samples {args.samples}",

@@ -9,10 +9,9 @@ The two models take turns, `repeat` times; the figures are medians, the ratio is
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 
-from measure_ablation import ROOT, machine, run
+from measure_ablation import ROOT, head_commit, machine, run
 
 PROMPT = "Write a short story about a lighthouse keeper who finds a message in a bottle."
 
@@ -55,7 +54,7 @@ def main():
                 row[f"{name}, tokens/s"] = round(value, 1)
             row["ratio"] = round(medians["W4A4KV4"] / medians["full precision"], 2)
             rows.append(row)
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True).strip()
+    commit = head_commit()
     command = (f"scripts/measure_performance.py atom MODEL PACKED --text test.txt --threads {args.threads} "
                f"--repeat {args.repeat} --windows {args.windows}")
     results = {"commit": commit, "machine": machine(), "command": command, "rows": rows}

@@ -56,6 +56,16 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+/// What `canonical` becomes in another layout, but for its values.
+PreparedWeight without_values(const PreparedWeight& canonical, WeightLayout weight_layout) {
+  PreparedWeight out;
+  out.n = canonical.n;
+  out.layout = canonical.layout;
+  out.activation_bits = canonical.activation_bits;
+  out.weight_layout = weight_layout;
+  return out;
+}
+
 }  // namespace
 
 bool supports_float(const DeviceContext& device, const LinearFloat& op) {
@@ -134,11 +144,7 @@ void linear_dense8(const DeviceContext& device, const LinearLowBit& op) {
 }
 
 PreparedWeight pack_dense8(const DeviceContext& device, const PreparedWeight& canonical) {
-  PreparedWeight out;
-  out.n = canonical.n;
-  out.layout = canonical.layout;
-  out.activation_bits = canonical.activation_bits;
-  out.weight_layout = WeightLayout::dense8_sm90;
+  PreparedWeight out = without_values(canonical, WeightLayout::dense8_sm90);
   const int64_t k = out.layout.k, rows = padded_rows(out.n);
   out.values = Buffer<uint8_t>(bytes(rows * k + rows * 4), device.memory);
   const cudaStream_t stream = of(device).stream();
@@ -171,11 +177,7 @@ void linear_w4a16(const DeviceContext& device, const LinearWeightOnly& op) {
 }
 
 PreparedWeight pack_w4a16(const DeviceContext& device, const PreparedWeight& canonical) {
-  PreparedWeight out;
-  out.n = canonical.n;
-  out.layout = canonical.layout;
-  out.activation_bits = canonical.activation_bits;
-  out.weight_layout = WeightLayout::w4a16_sm90;
+  PreparedWeight out = without_values(canonical, WeightLayout::w4a16_sm90);
   out.values = Buffer<uint8_t>(w4a16_packed_bytes(out.n, out.layout.k), device.memory);
   w4a16_pack(canonical.values.data(), canonical.scales.data(), out.n, out.layout.k, out.values.data(),
              of(device).stream());
