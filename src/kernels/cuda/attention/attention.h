@@ -24,7 +24,8 @@ struct AttentionArgs {
   DType out_dtype = DType::f32;
   int64_t out_stride = 0;
   /// In device memory, and so are the tables of blocks that they point to. Both are read before the kernel
-  /// ahead on the stream has ended: something older has to have written them.
+  /// ahead on the stream has ended, and so are cached rows ahead of a sequence's own n_rows: something older
+  /// has to have written them.
   const SequenceSpan* sequences = nullptr;
   int64_t n_sequences = 0;
   /// No sequence has more rows, no context is longer. The geometry of the launch depends on these alone, so

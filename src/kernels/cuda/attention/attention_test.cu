@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -61,18 +62,68 @@ struct Options {
   DType type = DType::f32;
   /// How far the bound of the contexts lies above the longest.
   int64_t slack = 0;
+  /// The kernel ahead writes the sequences' own rows of the cache, and takes its time.
+  bool late_rows = false;
 };
+
+/// A cache on the device: of the host's contents, or of bytes 0xFF.
+class DeviceCache {
+ public:
+  DeviceCache(const KvLayerView& host, bool filled)
+      : rows_(static_cast<size_t>(host.n_blocks * host.n_kv_heads * host.block_size)),
+        keys_(rows_ * static_cast<size_t>(host.row_bytes())),
+        values_(rows_ * static_cast<size_t>(host.row_bytes())),
+        key_params_(rows_ * 4),
+        value_params_(rows_ * 4),
+        view_(host) {
+    const auto put = [&](auto*& to, DeviceBuffer& buffer, size_t bytes) {
+      if (to == nullptr) return;
+      if (filled) ATOM_CUDA_CHECK(cudaMemcpy(buffer.as<void>(), to, bytes, cudaMemcpyHostToDevice));
+      to = buffer.as<std::remove_reference_t<decltype(*to)>>();
+    };
+    put(view_.keys, keys_, rows_ * static_cast<size_t>(host.row_bytes()));
+    put(view_.values, values_, rows_ * static_cast<size_t>(host.row_bytes()));
+    put(view_.key_params, key_params_, rows_ * 4);
+    put(view_.value_params, value_params_, rows_ * 4);
+  }
+  const KvLayerView& view() const { return view_; }
+
+ private:
+  size_t rows_;
+  DeviceBuffer keys_, values_, key_params_, value_params_;
+  KvLayerView view_;
+};
+
+/// Copies every sequence's own rows from one cache to another like it, `cycles` after the kernel behind may
+/// begin. A block a sequence.
+__global__ void copy_own_rows(KvLayerView from, KvLayerView to, const SequenceSpan* sequences,
+                              int64_t cycles) {
+  launch_dependents();
+  wait_for_dependencies();
+  const int64_t begin = clock64();
+  while (clock64() - begin < cycles) {
+  }
+  const SequenceSpan sequence = sequences[blockIdx.x];
+  for (int64_t token = sequence.context - sequence.n_rows; token < sequence.context; ++token) {
+    for (int64_t head = 0; head < to.n_kv_heads; ++head) {
+      const int64_t row = to.row_index(sequence.blocks[token / to.block_size], head, token % to.block_size);
+      for (int64_t i = row * to.row_bytes() + threadIdx.x; i < (row + 1) * to.row_bytes(); i += blockDim.x) {
+        to.keys[i] = from.keys[i];
+        to.values[i] = from.values[i];
+      }
+      if (to.key_params != nullptr && threadIdx.x < 2) {
+        to.key_params[2 * row + threadIdx.x] = from.key_params[2 * row + threadIdx.x];
+        to.value_params[2 * row + threadIdx.x] = from.value_params[2 * row + threadIdx.x];
+      }
+    }
+  }
+}
 
 /// Runs `batch` on the device. The queries are rounded to options.type first, in the batch too.
 std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) {
   const Attention op = batch.op();
   const KvLayerView& view = op.cache;
-  const auto n_cache_rows = static_cast<size_t>(view.n_blocks * view.n_kv_heads * view.block_size);
-  const auto row_bytes = static_cast<size_t>(view.row_bytes());
-  DeviceBuffer keys(view.keys, n_cache_rows * row_bytes);
-  DeviceBuffer values(view.values, n_cache_rows * row_bytes);
-  DeviceBuffer key_params(view.key_params, view.key_params != nullptr ? n_cache_rows * 4 : 0);
-  DeviceBuffer value_params(view.value_params, view.value_params != nullptr ? n_cache_rows * 4 : 0);
+  const DeviceCache cache(view, true);
 
   std::vector<int32_t> tables;
   std::vector<size_t> offsets;
@@ -112,11 +163,7 @@ std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) 
   args.out_stride = batch.row_width();
   args.sequences = device_spans.as<SequenceSpan>();
   args.n_sequences = static_cast<int64_t>(spans.size());
-  args.cache = view;
-  args.cache.keys = keys.as<std::byte>();
-  args.cache.values = values.as<std::byte>();
-  args.cache.key_params = view.key_params != nullptr ? key_params.as<uint16_t>() : nullptr;
-  args.cache.value_params = view.value_params != nullptr ? value_params.as<uint16_t>() : nullptr;
+  args.cache = cache.view();
   args.n_heads = op.n_heads;
   args.scale = op.scale;
   AttentionContext context;
@@ -127,8 +174,22 @@ std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) 
   DeviceBuffer counters(kAttentionCounters * sizeof(unsigned), 0);
   context.counters = counters.as<unsigned>();
   context.exact = options.exact;
-  attention(context, args);
-  if (!options.exact) {
+  if (options.late_rows) {
+    const DeviceCache nothing(view, false);
+    const auto copy = [&](const DeviceCache& from, int64_t cycles) {
+      launch(copy_own_rows, dim3(static_cast<unsigned>(spans.size())), dim3(128), 0, context.stream, {},
+             from.view(), cache.view(), args.sequences, cycles);
+    };
+    copy(nothing, 0);
+    ATOM_CUDA_CHECK(cudaDeviceSynchronize());
+    const DeviceCache filled(view, true);
+    copy(filled, 100'000);
+    attention(context, args);
+    ATOM_CUDA_CHECK(cudaDeviceSynchronize());
+  } else {
+    attention(context, args);
+  }
+  if (!options.exact && !options.late_rows) {
     // A second launch finds the counters as the first one did.
     ATOM_CUDA_CHECK(cudaMemset(out.as<void>(), 0xFF, n * size));
     attention(context, args);
@@ -274,6 +335,20 @@ TEST(CudaDecodeAttention, SeveralRowsEachSeeTheirOwnPast) {
   for (const KvFormat format : {KvFormat::f16, KvFormat::int8, KvFormat::int4}) {
     AttentionBatch batch({format, 128, 2, 4, 32, 1.0f}, kContexts, rows);
     EXPECT_TRUE(fast_is_close(batch, {false, DType::f16, 0}, 128, kTolerance)) << describe(batch.shape());
+  }
+}
+
+TEST(CudaDecodeAttention, WaitsForTheRowsOfTheKernelAhead) {
+  SKIP_WITHOUT_DEVICE();
+  const std::vector<int64_t> rows = {1, 4, 4, 3, 2, 1, 4, 4, 1, 4, 4};
+  for (const KvFormat format : {KvFormat::f16, KvFormat::int8, KvFormat::int4}) {
+    for (const int64_t head_dim : {64, 128}) {
+      AttentionBatch batch({format, head_dim, 2, 4, 16, 1.0f}, kContexts, rows);
+      EXPECT_TRUE(fast_is_close(batch, {false, DType::f32, 0, true}, head_dim, kTolerance))
+          << describe(batch.shape());
+      AttentionBatch deep({format, head_dim, 2, 4, 16, 3.0f}, {12345}, {1});
+      EXPECT_TRUE(fast_is_close(deep, {false, DType::f32, 0, true}, head_dim, kTolerance));
+    }
   }
 }
 

@@ -14,7 +14,11 @@
 /// A block is one KV head, 8 columns and a part of the keys of one sequence; a column is a row and a query
 /// head of the KV head's group. Its warps take turns at stages of kKeys keys, each with a ring of stages of
 /// its own in shared memory (cp.async), so no warp ever waits for another until they merge at the end. Of the
-/// blocks that have parts of the same keys the last to end merges them, in their order.
+/// blocks that have parts of the same keys the last to end merges them, in an order that depends on their
+/// number alone.
+///
+/// A block copies its first keys while the kernel ahead still runs: only a sequence's own rows are that one's
+/// work (attention.h). In a row of launches memory is busy while blocks merge, end, and begin.
 ///
 ///   S^T [keys, columns] = K Q^T      A = K by ldmatrix, integers widened by masking, B = Q, in registers
 ///   s = S * (scale_k * c) + minimum_k * (c * sum q)          c = scale * log2 e
@@ -31,8 +35,9 @@ constexpr float kSlack = 4.0f;
 constexpr float kLog2e = 1.4426950408889634f;
 constexpr float kNoMaximum = -1e30f;
 
-__device__ inline void add(float4& sum, float4 x) {
-  sum = {sum.x + x.x, sum.y + x.y, sum.z + x.z, sum.w + x.w};
+__device__ inline void add(float4& sum, float factor, float4 x) {
+  sum = {fmaf(x.x, factor, sum.x), fmaf(x.y, factor, sum.y), fmaf(x.z, factor, sum.z),
+         fmaf(x.w, factor, sum.w)};
 }
 
 template <KvFormat kFormat, int kDim, int kWarps>
@@ -43,8 +48,8 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
   constexpr int kKeyTiles = S::kKeys / 16;
   constexpr int kGroups = S::kKeys / 8;
   extern __shared__ __align__(128) unsigned char shared[];
-  __shared__ float maxima[kWarps][kDecodeColumns];
-  __shared__ float totals[kWarps][kDecodeColumns];
+  /// Maximum and sum of a warp's keys, or of a thread's parts.
+  __shared__ float2 heads[S::kThreads];
   __shared__ bool is_last;
 
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -73,26 +78,6 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
   };
   uint32_t groups = load_groups(0);
   uint32_t next_groups = load_groups(S::kPageStages);
-  // Sequences and tables are older than the kernel ahead (attention.h): only now does its work matter.
-  wait_for_dependencies();
-  launch_dependents();
-
-  // Queries come before the keys, or they would arrive after the first stages of all blocks: column g of this
-  // lane, a part of its channels.
-  constexpr int kRun = query_run(kFormat);
-  constexpr int kRuns = kDim / (4 * kRun);
-  uint32_t raw_queries[kRuns * kRun];
-  const bool has_column = g < n_columns;
-  with_element(p.q_dtype, [&]<class T>() {
-    const int column = item.first_column + (has_column ? g : 0);
-    const T* const from = static_cast<const T*>(p.q) + (item.first_row + column / p.group) * p.q_stride +
-                          (item.kv_head * p.group + column % p.group) * kDim + t * kRun;
-#pragma unroll
-    for (int i = 0; i < kRuns; ++i) {
-      constexpr int kWords = Run<T, kRun>::kWords;
-      load_words<kWords>(from + i * 4 * kRun, raw_queries + i * kWords);
-    }
-  });
 
   // What this lane copies: chunk lane % kChunks of every kRowsPerCopy-th row.
   constexpr int kRowsPerCopy = 32 / S::kChunks;
@@ -139,8 +124,33 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
     slot_ahead = slot_ahead + 1 == S::kStages ? 0 : slot_ahead + 1;
     async_commit();
   };
+
+  // Stages without a row of the batch are older than the kernel ahead, as sequences and tables are. Where
+  // that one is of this kind too and its blocks merge parts meanwhile, many copies would slow them down.
+  const int n_old = item.context - item.n_rows;
+  const int n_early = min(S::kStages - 1, p.splits == 1 ? S::kStages : max(1, item.n_stages / 4));
+  int n_issued = 0;
+  for (; n_issued < n_early && ahead_key + S::kKeys <= n_old; ++n_issued) issue();
+  wait_for_dependencies();
+  launch_dependents();
+
+  // Queries come before further keys: column g of this lane, a part of its channels.
+  constexpr int kRun = query_run(kFormat);
+  constexpr int kRuns = kDim / (4 * kRun);
+  uint32_t raw_queries[kRuns * kRun];
+  const bool has_column = g < n_columns;
+  with_element(p.q_dtype, [&]<class T>() {
+    const int column = item.first_column + (has_column ? g : 0);
+    const T* const from = static_cast<const T*>(p.q) + (item.first_row + column / p.group) * p.q_stride +
+                          (item.kv_head * p.group + column % p.group) * kDim + t * kRun;
 #pragma unroll
-  for (int i = 0; i < S::kStages - 1; ++i) issue();
+    for (int i = 0; i < kRuns; ++i) {
+      constexpr int kWords = Run<T, kRun>::kWords;
+      load_words<kWords>(from + i * 4 * kRun, raw_queries + i * kWords);
+    }
+  });
+
+  for (; n_issued < S::kStages - 1; ++n_issued) issue();
   int slot = 0;
 
   // In the order of the widened keys.
@@ -342,20 +352,15 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
       sums[x] += __shfl_xor_sync(0xFFFFFFFFu, sums[x], offset);
       offsets[x] += __shfl_xor_sync(0xFFFFFFFFu, offsets[x], offset);
     }
-    if (g == 0) maxima[warp][2 * t + x] = maximum[x];
+    if (g == 0) heads[warp * kDecodeColumns + 2 * t + x] = {maximum[x], sums[x]};
   }
   static_assert(kDecodeColumns * kDim * 4 <= S::kStages * S::kStageBytes);
-  __syncthreads();
+  __syncwarp();
   auto* const own = reinterpret_cast<float*>(own_ring);
 #pragma unroll
   for (int x = 0; x < 2; ++x) {
     const int column = 2 * t + x;
     if (column >= n_columns) continue;
-    float top = kNoMaximum;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, maxima[w][column]);
-    const float factor = exp2_fast(maximum[x] - top);
-    if (g == 0) totals[warp][column] = sums[x] * factor;
     constexpr int kTogether = output_run(kFormat);
 #pragma unroll
     for (int i = 0; i < 2 * kSteps; i += kTogether) {
@@ -363,7 +368,7 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
 #pragma unroll
       for (int k = 0; k < kTogether; ++k) {
         const int half = (i + k) % 2;
-        run[k] = fmaf(output[(i + k) / 2][2 * half + x], output_factor<kFormat>(half), offsets[x]) * factor;
+        run[k] = fmaf(output[(i + k) / 2][2 * half + x], output_factor<kFormat>(half), offsets[x]);
       }
       store_run(own + column * kDim + (output_channel<kFormat>(i, g) + 4 * column) % kDim, run);
     }
@@ -385,25 +390,25 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
   for (int i = static_cast<int>(threadIdx.x); i < n_columns * kFours; i += S::kThreads) {
     const int column = i / kFours;
     const int channel = i % kFours * 4;
+    float top = kNoMaximum;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, heads[w * kDecodeColumns + column].x);
     float sum = 0.0f;
     float4 weighted = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      sum += totals[w][column];
+      const float2 head = heads[w * kDecodeColumns + column];
+      const float factor = exp2_fast(head.x - top);
       const auto* ring_of_warp = reinterpret_cast<const float*>(shared + w * S::kStages * S::kStageBytes);
-      add(weighted,
+      sum = fmaf(head.y, factor, sum);
+      add(weighted, factor,
           *reinterpret_cast<const float4*>(ring_of_warp + column * kDim + (channel + 4 * column) % kDim));
     }
     if (p.splits == 1) {
       store(column, channel, weighted, sum);
     } else {
       float* const partial = parts + blockIdx.x * kStride + column * (kDim + 4);
-      if (channel == 0) {
-        float top = kNoMaximum;
-#pragma unroll
-        for (int w = 0; w < kWarps; ++w) top = fmaxf(top, maxima[w][column]);
-        *reinterpret_cast<float2*>(partial) = {top, sum};
-      }
+      if (channel == 0) *reinterpret_cast<float2*>(partial) = {top, sum};
       *reinterpret_cast<float4*>(partial + 4 + channel) = weighted;
     }
   }
@@ -419,29 +424,67 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
   }
   __syncthreads();
   if (!is_last) return;
-  auto* const heads = reinterpret_cast<float2*>(shared);
-  for (int i = static_cast<int>(threadIdx.x); i < n_parts * kDecodeColumns; i += S::kThreads) {
-    const float* const part = parts + (i / kDecodeColumns) * kStride + i % kDecodeColumns * (kDim + 4);
-    if (i % kDecodeColumns < n_columns) heads[i] = __ldcg(reinterpret_cast<const float2*>(part));
-  }
-  __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < n_columns * kFours; i += S::kThreads) {
-    const int column = i / kFours;
-    const int channel = i % kFours * 4;
-    const float* const part = parts + column * (kDim + 4) + 4 + channel;
+  // As many teams as there are threads for, each with every n_teams-th part, kBatch of them on their way at
+  // once: a part is a trip to L2.
+  constexpr int kBatch = 8;
+  const int n_places = n_columns * kFours;
+  const int n_teams = max(1, S::kThreads / n_places);
+  const int team = static_cast<int>(threadIdx.x) / n_places;
+  auto* const of_teams = reinterpret_cast<float4*>(shared);
+  for (int first = 0; first < n_places; first += S::kThreads) {
+    const int place = first + static_cast<int>(threadIdx.x) - team * n_places;
+    const int column = place / kFours;
+    const int channel = place % kFours * 4;
     float top = kNoMaximum;
-    for (int k = 0; k < n_parts; ++k) top = fmaxf(top, heads[k * kDecodeColumns + column].x);
     float sum = 0.0f;
     float4 weighted = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll 8
-    for (int k = 0; k < n_parts; ++k) {
-      const float2 head = heads[k * kDecodeColumns + column];
-      const float factor = exp2_fast(head.x - top);
-      sum = fmaf(head.y, factor, sum);
-      const float4 x = __ldcg(reinterpret_cast<const float4*>(part + k * kStride));
-      add(weighted, {x.x * factor, x.y * factor, x.z * factor, x.w * factor});
+    const bool works = team < n_teams && place < n_places;
+    for (int k = works ? team : n_parts; k < n_parts; k += n_teams * kBatch) {
+      float2 head[kBatch];
+      float4 x[kBatch];
+      float higher = top;
+#pragma unroll
+      for (int b = 0; b < kBatch; ++b) {
+        const int part = k + b * n_teams;
+        const float* const from = parts + part * kStride + column * (kDim + 4);
+        head[b] = {kNoMaximum, 0.0f};
+        x[b] = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (part < n_parts) {
+          head[b] = __ldcg(reinterpret_cast<const float2*>(from));
+          x[b] = __ldcg(reinterpret_cast<const float4*>(from + 4 + channel));
+        }
+      }
+#pragma unroll
+      for (int b = 0; b < kBatch; ++b) higher = fmaxf(higher, head[b].x);
+      const float correction = exp2_fast(top - higher);
+      top = higher;
+      sum *= correction;
+      weighted = {weighted.x * correction, weighted.y * correction, weighted.z * correction,
+                  weighted.w * correction};
+#pragma unroll
+      for (int b = 0; b < kBatch; ++b) {
+        const float factor = exp2_fast(head[b].x - top);
+        sum = fmaf(head[b].y, factor, sum);
+        add(weighted, factor, x[b]);
+      }
     }
-    store(column, channel, weighted, sum);
+    if (n_teams > 1) {
+      // Then all places are this round's.
+      heads[threadIdx.x] = {top, sum};
+      of_teams[threadIdx.x] = weighted;
+      __syncthreads();
+      if (team > 0) return;
+      for (int k = 1; k < n_teams; ++k) top = fmaxf(top, heads[k * n_places + place].x);
+      sum = 0.0f;
+      weighted = {0.0f, 0.0f, 0.0f, 0.0f};
+      for (int k = 0; k < n_teams; ++k) {
+        const float2 head = heads[k * n_places + place];
+        const float factor = exp2_fast(head.x - top);
+        sum = fmaf(head.y, factor, sum);
+        add(weighted, factor, of_teams[k * n_places + place]);
+      }
+    }
+    if (works) store(column, channel, weighted, sum);
   }
 }
 
