@@ -125,10 +125,11 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
     async_commit();
   };
 
-  // Stages without a row of the batch are older than the kernel ahead, as sequences and tables are. Where
-  // that one is of this kind too and its blocks merge parts meanwhile, many copies would slow them down.
+  // Stages without a row of the batch are older than the kernel ahead, as sequences and tables are. Only some
+  // of them are copied this early: queries come behind them, and blocks of a kernel ahead that merge parts
+  // meanwhile are slowed down.
   const int n_old = item.context - item.n_rows;
-  const int n_early = min(S::kStages - 1, p.splits == 1 ? S::kStages : max(1, item.n_stages / 4));
+  const int n_early = min(S::kStages - 1, max(1, item.n_stages / (p.splits == 1 ? 2 : 4)));
   int n_issued = 0;
   for (; n_issued < n_early && ahead_key + S::kKeys <= n_old; ++n_issued) issue();
   wait_for_dependencies();
