@@ -56,7 +56,10 @@ struct Workload {
         weight(random_floats(1, width)),
         out(random_floats(tokens, width)),
         permutation(random_permutation(Random(2), width)),
+        drawn(static_cast<size_t>(tokens)),
+        params(static_cast<size_t>(tokens), {.temperature = 0.7f, .top_p = 0.9f}),
         sums(static_cast<size_t>(tokens)) {
+    for (size_t t = 0; t < params.size(); ++t) params[t].random = random_word(1, t);
     quantized.resize(tokens, spec);
     for (int64_t t = 0; t < tokens; ++t) ids.push_back(static_cast<int32_t>(t * 7 % kVocabulary));
     table = Buffer<uint16_t>(static_cast<size_t>(kVocabulary * width));
@@ -102,7 +105,8 @@ struct Workload {
   int64_t tokens, k;
   ActivationSpec spec;
   Matrix<float> x, weight, out;
-  std::vector<int32_t> permutation, ids, positions;
+  std::vector<int32_t> permutation, ids, positions, drawn;
+  std::vector<SampleParams> params;
   std::vector<double> sums;
   std::vector<int64_t> slots;
   QuantizedActivations quantized;
@@ -180,6 +184,12 @@ std::vector<Case> cases() {
        floats(2),
        [](const DeviceContext& device, Workload& w) {
          run(device, LogSumExp{std::as_const(w.x).view(), w.sums});
+       },
+       {}},
+      {"sample_top_p",
+       floats(2),
+       [](const DeviceContext& device, Workload& w) {
+         run(device, Sample{std::as_const(w.x).view(), w.params, w.drawn});
        },
        {}},
       {"rope_append_f16", rope_bytes(KvFormat::f16), rope(KvFormat::f16, false), {}},

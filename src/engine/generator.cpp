@@ -111,19 +111,21 @@ GenerationResult Generator::generate(const GenerationRequest& request, const OnT
     sampler.observe(token);
   }
 
-  std::span<float> logits = prefill(request.prompt, on_text, result);
-  if (logits.empty()) return result;
+  const auto prefill_start = Clock::now();
+  const MatrixView<const float> hidden = prefill(request.prompt, on_text, result);
+  if (hidden.rows == 0) return result;
+  int32_t token = choose(hidden, sampler);
+  result.prefill_seconds = seconds_since(prefill_start);
   Answer answer(*tokenizer_, request, on_text, result);
   const auto start = Clock::now();
   while (true) {
-    const int32_t token = sampler.sample(logits);
     result.tokens.push_back(token);
     if (std::find(request.stop_ids.begin(), request.stop_ids.end(), token) != request.stop_ids.end()) {
       result.finish_reason = FinishReason::stop;
       break;
     }
     if (!answer.push(token) || static_cast<int64_t>(result.tokens.size()) == limit) break;
-    logits = step({&token, 1});
+    token = choose(step({&token, 1}), sampler);
     ++result.decode_steps;
   }
   result.decode_seconds = seconds_since(start);
@@ -132,11 +134,10 @@ GenerationResult Generator::generate(const GenerationRequest& request, const OnT
   return result;
 }
 
-std::span<float> Generator::prefill(std::span<const int32_t> prompt, const OnText& on_text,
-                                    GenerationResult& result) {
-  const auto start = Clock::now();
+MatrixView<const float> Generator::prefill(std::span<const int32_t> prompt, const OnText& on_text,
+                                           GenerationResult& result) {
   result.cached_tokens = keep_common_prefix(prompt);
-  std::span<float> logits;
+  MatrixView<const float> hidden;
   auto begin = static_cast<size_t>(result.cached_tokens);
   while (begin < prompt.size()) {
     // An empty piece of text: only a question whether to go on.
@@ -145,19 +146,29 @@ std::span<float> Generator::prefill(std::span<const int32_t> prompt, const OnTex
       return {};
     }
     const size_t count = std::min(static_cast<size_t>(prefill_chunk_), prompt.size() - begin);
-    logits = step(prompt.subspan(begin, count));
+    hidden = step(prompt.subspan(begin, count));
     begin += count;
   }
-  result.prefill_seconds = seconds_since(start);
-  return logits;
+  return hidden;
 }
 
-std::span<float> Generator::step(std::span<const int32_t> tokens) {
+MatrixView<const float> Generator::step(std::span<const int32_t> tokens) {
   const Chunk chunk{&table_, tokens};
   const MatrixView<const float> hidden = runner_.step({&chunk, 1});
   cached_.insert(cached_.end(), tokens.begin(), tokens.end());
-  const MatrixView<float> logits = runner_.logits(hidden.row_range(hidden.rows - 1, hidden.rows));
-  return {logits.data, static_cast<size_t>(logits.cols)};
+  return hidden.row_range(hidden.rows - 1, hidden.rows);
+}
+
+int32_t Generator::choose(MatrixView<const float> hidden, Sampler& sampler) {
+  if (sampler.penalizes()) {
+    const MatrixView<float> logits = runner_.logits(hidden);
+    return sampler.sample({logits.data, static_cast<size_t>(logits.cols)});
+  }
+  const SampleParams params = sampler.next();
+  int32_t token = -1;
+  runner_.sample(hidden, {&params, 1}, {&token, 1});
+  sampler.accept(token);
+  return token;
 }
 
 int64_t Generator::keep_common_prefix(std::span<const int32_t> prompt) {

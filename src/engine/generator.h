@@ -50,7 +50,7 @@ struct GenerationResult {
   double prefill_seconds = 0;
   double decode_seconds = 0;
 
-  /// Tokens of the prompt that were computed, in the time until their logits were there.
+  /// Tokens of the prompt that were computed, in the time until the first token was there.
   double prefill_tokens_per_second() const;
   /// Decode steps in the time from the first token to the last; 0 when there were none.
   double decode_tokens_per_second() const;
@@ -79,9 +79,14 @@ class Generator {
   const PagedKvCache& cache() const { return cache_; }
 
  private:
-  /// Brings the cache to hold the whole prompt and returns the logits behind its last token.
-  std::span<float> prefill(std::span<const int32_t> prompt, const OnText& on_text, GenerationResult& result);
-  std::span<float> step(std::span<const int32_t> tokens);
+  /// Brings the cache to hold the whole prompt and returns the residual stream behind its last token, [1,
+  /// hidden]; no rows when the caller's function cancelled.
+  MatrixView<const float> prefill(std::span<const int32_t> prompt, const OnText& on_text,
+                                  GenerationResult& result);
+  /// The same behind the last of `tokens`.
+  MatrixView<const float> step(std::span<const int32_t> tokens);
+  /// The token that `sampler` chooses after a row of `step`.
+  int32_t choose(MatrixView<const float> hidden, Sampler& sampler);
   /// Keeps of the cached tokens what `prompt` begins with, its last token excepted; returns how many.
   int64_t keep_common_prefix(std::span<const int32_t> prompt);
 

@@ -65,6 +65,23 @@ void Runner::greedy(MatrixView<const float> hidden, std::span<int32_t> out) {
   device.memory->download(out.data(), tokens_out_.data(), out.size_bytes());
 }
 
+void Runner::sample(MatrixView<const float> hidden, std::span<const SampleParams> params,
+                    std::span<int32_t> out) {
+  assert(hidden.rows == static_cast<int64_t>(out.size()) && params.size() == out.size());
+  const DeviceContext& device = model_->device();
+  const MatrixView<float> logits = device_logits(hidden);
+  if (device.memory == nullptr) {
+    run(device, Sample{logits, params, out});
+    return;
+  }
+  if (tokens_out_.size() < out.size()) tokens_out_ = Buffer<int32_t>(out.size(), device.memory);
+  if (sample_params_.size() < out.size()) sample_params_ = Buffer<SampleParams>(out.size(), device.memory);
+  device.memory->upload(sample_params_.data(), params.data(), params.size_bytes());
+  run(device, Sample{logits, std::as_const(sample_params_).span().first(out.size()),
+                     tokens_out_.span().first(out.size())});
+  device.memory->download(out.data(), tokens_out_.data(), out.size_bytes());
+}
+
 void Runner::negative_log_likelihoods(MatrixView<const float> hidden, std::span<const int32_t> targets,
                                       std::span<double> out) {
   assert(hidden.rows == static_cast<int64_t>(targets.size()) && targets.size() == out.size());

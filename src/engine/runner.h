@@ -35,6 +35,10 @@ class Runner {
   /// finite.
   void greedy(MatrixView<const float> hidden, std::span<int32_t> out);
 
+  /// out[i] = a token drawn after row i of `hidden` as params[i] says; -1 where no logit is finite. On a GPU
+  /// nothing but the tokens comes back.
+  void sample(MatrixView<const float> hidden, std::span<const SampleParams> params, std::span<int32_t> out);
+
   /// out[i] = -log p(targets[i]) after row i of `hidden`, rows of `step`'s result. NaN where the logits are
   /// not finite.
   void negative_log_likelihoods(MatrixView<const float> hidden, std::span<const int32_t> targets,
@@ -52,6 +56,7 @@ class Runner {
   /// On a GPU: copies of its results, and of what it is asked.
   Buffer<float> host_logits_;
   Buffer<int32_t> tokens_out_;
+  Buffer<SampleParams> sample_params_;
   // The batch of the step in progress; kept so that a decode step allocates nothing.
   std::vector<int32_t> tokens_;
   std::vector<int32_t> positions_;

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "base/random.h"
+#include "kernels/sampling.h"
 
 namespace atom {
 
@@ -29,40 +29,34 @@ struct SamplingParams {
 
 /// Chooses the tokens of one sequence. The steps, in this order: repetition penalty; greedy choice where the
 /// temperature is 0, else division by the temperature, top-k, top-p of what top-k left, min-p, and a draw
-/// from what is left in proportion to its probability. One random number a token, from the sequence's own
-/// generator: the tokens depend on the seed and the logits, never on what else is in the batch.
+/// from what is left in proportion to its probability. All but the penalty are the op Sample, on the device
+/// that has the logits. One random number a token, the next one of the seed: the tokens depend on the seed
+/// and the logits, never on what else is in the batch or on the device.
 class Sampler {
  public:
   /// Throws UsageError as `validate` does.
   explicit Sampler(const SamplingParams& params);
 
-  /// Counts a token of the prompt as having occurred. `sample` does so for its own.
+  /// Counts a token of the prompt as having occurred. `accept` does so for the sequence's own.
   void observe(int32_t token);
 
-  /// The next token; `logits` [vocab] is changed. Logits that are not numbers are never chosen; throws Error
-  /// when none is left.
+  /// Whether the logits have to go through `penalize` before the op sees them.
+  bool penalizes() const { return params_.repetition_penalty != 1.0f; }
+  void penalize(std::span<float> logits) const;
+
+  /// How the next token is to be drawn.
+  SampleParams next() const;
+  /// The token that came of it. Throws Error for -1: no logit was finite.
+  void accept(int32_t token);
+
+  /// All of it on the host; `logits` [vocab] is changed. Throws Error as `accept` does.
   int32_t sample(std::span<float> logits);
 
  private:
-  struct Candidate {
-    float relative;
-    int32_t id;
-  };
-
-  /// Both take log-probabilities relative to the most likely token's.
-  int32_t draw_from_all(std::span<const float> relative);
-  int32_t draw_filtered(std::span<const float> relative);
-  void keep_top_k();
-  void keep_top_p();
-  /// An index into weights_, in proportion to them.
-  size_t draw();
-
   SamplingParams params_;
-  Random random_;
+  uint64_t accepted_ = 0;
   std::vector<bool> seen_;
   std::vector<int32_t> seen_list_;
-  std::vector<Candidate> candidates_;
-  std::vector<double> weights_;
 };
 
 }  // namespace atom

@@ -3,6 +3,7 @@
 #include "kernels/ops.h"
 #include "kernels/reference/fused.h"
 #include "kernels/reference/rope.h"
+#include "kernels/reference/sample.h"
 
 // The implementations of the fused ops, in order of preference.
 namespace atom {
@@ -93,6 +94,12 @@ std::span<const Implementation<PickColumns>> implementations() {
 template <>
 std::span<const Implementation<Argmax>> implementations() {
   static constexpr Implementation<Argmax> kTable[] = {{"reference", always, reference::argmax}};
+  return kTable;
+}
+
+template <>
+std::span<const Implementation<Sample>> implementations() {
+  static constexpr Implementation<Sample> kTable[] = {{"reference", always, reference::sample}};
   return kTable;
 }
 

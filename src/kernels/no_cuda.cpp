@@ -73,6 +73,10 @@ std::span<const Implementation<Argmax>> cuda_implementations() {
   return {};
 }
 template <>
+std::span<const Implementation<Sample>> cuda_implementations() {
+  return {};
+}
+template <>
 std::span<const Implementation<PickColumns>> cuda_implementations() {
   return {};
 }

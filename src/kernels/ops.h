@@ -5,6 +5,7 @@
 
 #include "kernels/kv_view.h"
 #include "kernels/quantized.h"
+#include "kernels/sampling.h"
 #include "tensor/device.h"
 #include "tensor/dtype.h"
 #include "tensor/tensor.h"
@@ -85,6 +86,16 @@ struct PickColumns {
 /// for a row without a finite element. x [tokens, vocab].
 struct Argmax {
   MatrixView<const float> x;
+  std::span<int32_t> out;
+};
+
+/// out[t] = a token drawn from the softmax of logits[t, ...] / temperature, [rows, vocab], as params[t] says:
+/// of the tokens that top-k keeps, then top-p of those, then min-p. Temperature 0: as Argmax. NaN and
+/// infinities are passed over; -1 for a row without a finite logit. vocab at most sampling::kMaxVocabulary.
+/// The same tokens on every device, whatever else is in the batch (docs/numerics.md, "Sampling").
+struct Sample {
+  MatrixView<const float> logits;
+  std::span<const SampleParams> params;
   std::span<int32_t> out;
 };
 
@@ -252,6 +263,8 @@ std::span<const Implementation<PickColumns>> implementations();
 template <>
 std::span<const Implementation<Argmax>> implementations();
 template <>
+std::span<const Implementation<Sample>> implementations();
+template <>
 std::span<const Implementation<RandomFill>> implementations();
 template <>
 std::span<const Implementation<LinearFloat>> implementations();
@@ -281,6 +294,8 @@ template <>
 std::span<const Implementation<PickColumns>> cuda_implementations();
 template <>
 std::span<const Implementation<Argmax>> cuda_implementations();
+template <>
+std::span<const Implementation<Sample>> cuda_implementations();
 template <>
 std::span<const Implementation<RandomFill>> cuda_implementations();
 template <>

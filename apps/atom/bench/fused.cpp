@@ -238,8 +238,9 @@ void add_ends(Problems& all, const DeviceContext& device, const ModelShape& mode
   struct Ends {
     Rows logits, out;
     Buffer<uint16_t> table;
-    Buffer<int32_t> ids;
+    Buffer<int32_t> ids, drawn;
     Buffer<double> sums;
+    Buffer<SampleParams> params;
   };
   const auto p = std::make_shared<Ends>();
   const double logit_bytes = 4.0 * static_cast<double>(tokens * kVocabulary);
@@ -261,6 +262,16 @@ void add_ends(Problems& all, const DeviceContext& device, const ModelShape& mode
       {"log_sum_exp", {measured(device, "log_sum_exp", logit_bytes, p->logits.copies, [p](int64_t c) {
          return LogSumExp{p->logits.view(c), p->sums.span()};
        })}});
+  std::vector<SampleParams> params;
+  for (int64_t t = 0; t < tokens; ++t) {
+    params.push_back(
+        {.temperature = 0.7f, .top_p = 0.9f, .random = random_word(1, static_cast<uint64_t>(t))});
+  }
+  p->params = Buffer<SampleParams>::copy_of(params, device.memory);
+  p->drawn = Buffer<int32_t>(static_cast<size_t>(tokens), device.memory);
+  all.push_back({"sample", {measured(device, "sample", logit_bytes, p->logits.copies, [p](int64_t c) {
+                   return Sample{p->logits.view(c), std::as_const(p->params).span(), p->drawn.span()};
+                 })}});
 }
 
 void run_fused(Options options) {
@@ -303,7 +314,7 @@ void run_fused(Options options) {
 
 void add_bench_fused(CLI::App& bench, Command& chosen) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = bench.add_subcommand("fused", "Norms, quantization, SiLU, RoPE, embedding");
+  CLI::App* command = bench.add_subcommand("fused", "Norms, quantization, SiLU, RoPE, embedding, sampling");
   command->footer(
       "`bytes` are all that have to be read and written once; shares of bandwidth refer to copying. Where an "
       "op is "

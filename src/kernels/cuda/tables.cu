@@ -5,6 +5,7 @@
 #include "kernels/cuda/fused/fused.h"
 #include "kernels/cuda/fused/pick_columns.h"
 #include "kernels/cuda/fused/random_fill.h"
+#include "kernels/cuda/fused/sample.h"
 #include "kernels/cuda/gemm_w4a4/gemm_w4a4.h"
 #include "kernels/cuda/libraries.h"
 #include "kernels/cuda/linear_float/linear_float.h"
@@ -71,6 +72,10 @@ void run_pick_columns(const DeviceContext& device, const PickColumns& op) {
 
 void run_argmax(const DeviceContext& device, const Argmax& op) {
   argmax({matrix(op.x), op.out.data()}, of(device).stream());
+}
+
+void run_sample(const DeviceContext& device, const Sample& op) {
+  sample(op, of(device).stream());
 }
 
 void run_random_fill(const DeviceContext& device, const RandomFill& op) {
@@ -185,6 +190,7 @@ constexpr Implementation<SiluMulQuantize> kSiluMulQuantize[] = {{"cuda", always,
 constexpr Implementation<LogSumExp> kLogSumExp[] = {{"cuda", always, run_log_sum_exp}};
 constexpr Implementation<PickColumns> kPickColumns[] = {{"cuda", always, run_pick_columns}};
 constexpr Implementation<Argmax> kArgmax[] = {{"cuda", always, run_argmax}};
+constexpr Implementation<Sample> kSample[] = {{"cuda", always, run_sample}};
 constexpr Implementation<RandomFill> kRandomFill[] = {{"cuda", always, run_random_fill}};
 constexpr Implementation<RopeAppend> kRopeAppend[] = {{"cuda", always, run_rope_append}};
 constexpr Implementation<LinearFloat> kLinearFloat[] = {
@@ -274,6 +280,11 @@ std::span<const Implementation<PickColumns>> cuda_implementations() {
 template <>
 std::span<const Implementation<Argmax>> cuda_implementations() {
   return cuda::kArgmax;
+}
+
+template <>
+std::span<const Implementation<Sample>> cuda_implementations() {
+  return cuda::kSample;
 }
 
 template <>

@@ -2,14 +2,15 @@
 
 #include <cstdint>
 
-/// Reductions of a block of kRowThreads threads.
+/// Reductions of a block of kRowThreads threads, or of as many warps as said.
 namespace atom::cuda::fused {
 
 inline constexpr int kRowThreads = 1024;
 inline constexpr int kRowWarps = kRowThreads / 32;
 
-/// The block's least value; `shared` [kRowWarps] is free again at the next barrier after the one inside.
-template <class T>
+/// The block's least value; `shared` [warps, a power of two] is free again at the next barrier after the one
+/// inside.
+template <int warps = kRowWarps, class T>
 __device__ T block_min(T value, T* shared) {
   for (int distance = 16; distance > 0; distance /= 2) {
     const T other = __shfl_xor_sync(~0u, value, distance);
@@ -18,7 +19,7 @@ __device__ T block_min(T value, T* shared) {
   __syncthreads();
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
   __syncthreads();
-  value = shared[threadIdx.x % 32];
+  value = shared[threadIdx.x % warps];
   for (int distance = 16; distance > 0; distance /= 2) {
     const T other = __shfl_xor_sync(~0u, value, distance);
     value = other < value ? other : value;
