@@ -12,8 +12,10 @@ namespace {
 
 struct Candidate {
   float logit;
+  float relative;
   int32_t id;
-  uint64_t weight;
+
+  uint64_t weight() const { return sampling::weight_of(relative); }
 };
 
 /// Of equally likely tokens the smaller id goes first, so that the order is total.
@@ -21,44 +23,51 @@ bool is_more_likely(const Candidate& a, const Candidate& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
-uint64_t sum_of_weights(const std::vector<Candidate>& candidates) {
+template <class Iterator>
+uint64_t sum_of_weights(Iterator begin, Iterator end) {
   uint64_t sum = 0;
-  for (const Candidate& candidate : candidates) sum += candidate.weight;
+  for (; begin != end; ++begin) sum += begin->weight();
   return sum;
 }
 
+/// Leaves the first `top_k` of the order, the last of them at the back.
 void keep_top_k(std::vector<Candidate>& candidates, int32_t top_k) {
   if (top_k <= 0 || static_cast<size_t>(top_k) >= candidates.size()) return;
   const auto end = candidates.begin() + top_k;
-  std::nth_element(candidates.begin(), end, candidates.end(), is_more_likely);
+  std::nth_element(candidates.begin(), end - 1, candidates.end(), is_more_likely);
   candidates.erase(end, candidates.end());
 }
 
+/// Leaves the shortest beginning of the order with enough weight, the last token of it at the back.
 void keep_top_p(std::vector<Candidate>& candidates, float top_p) {
-  if (!(top_p < 1.0f)) return;
-  const uint64_t wanted = sampling::share_of(top_p, sum_of_weights(candidates));
-  // Sorted piece by piece, each eight times as long as all before: the most likely few tokens are usually
-  // enough.
+  const uint64_t total = sum_of_weights(candidates.begin(), candidates.end());
+  const uint64_t wanted = sampling::share_of(top_p, total);
+  // What all together would not fill the rest is part of it; but for the last bits, weights have the order of
+  // the logits.
+  const uint64_t least = (total - wanted) / candidates.size();
+  std::erase_if(candidates, [&](const Candidate& c) { return c.weight() + c.weight() / 64 < least; });
+  // That token lies in [begin, end); `sum` is the weight of those before.
+  auto begin = candidates.begin(), end = candidates.end();
   uint64_t sum = 0;
-  size_t sorted = 0;
-  for (size_t size = 64; sorted < candidates.size(); size *= 8) {
-    const auto begin = candidates.begin() + static_cast<std::ptrdiff_t>(sorted);
-    const auto end = candidates.begin() + static_cast<std::ptrdiff_t>(std::min(size, candidates.size()));
-    std::nth_element(begin, end, candidates.end(), is_more_likely);
-    std::sort(begin, end, is_more_likely);
-    for (auto it = begin; it != end; ++it) {
-      sum += it->weight;
-      if (sum >= wanted) {
-        candidates.erase(it + 1, candidates.end());
-        return;
-      }
+  while (end - begin > 1) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end, is_more_likely);
+    const uint64_t half = sum_of_weights(begin, middle);
+    if (sum + half >= wanted) {
+      end = middle;
+    } else {
+      sum += half;
+      begin = middle;
     }
-    sorted = static_cast<size_t>(end - candidates.begin());
   }
+  candidates.erase(begin + 1, candidates.end());
 }
 
-int32_t sample_row(const float* logits, int64_t vocab, const SampleParams& params,
-                   std::vector<Candidate>& candidates) {
+struct Scratch {
+  std::vector<Candidate> by_id, by_likelihood;
+};
+
+int32_t sample_row(const float* logits, int64_t vocab, const SampleParams& params, Scratch& scratch) {
   int32_t best = -1;
   for (int64_t i = 0; i < vocab; ++i) {
     if (std::isfinite(logits[i]) && (best < 0 || logits[i] > logits[best])) best = static_cast<int32_t>(i);
@@ -68,28 +77,30 @@ int32_t sample_row(const float* logits, int64_t vocab, const SampleParams& param
   const float largest = logits[best];
   const float inverse = 1.0f / params.temperature;
   const float least = sampling::least_relative(params.min_p);
+  std::vector<Candidate>& candidates = scratch.by_id;
   candidates.clear();
   for (int64_t i = 0; i < vocab; ++i) {
-    // Without weight a token can neither be drawn nor count for top-p; and top-k keeps all that have some
-    // before it keeps one that has none.
+    // All tokens that have a weight come before these, which can neither be drawn nor count for top-p.
     if (!std::isfinite(logits[i]) || (logits[i] - largest) * inverse < sampling::kFaintest) continue;
-    const float relative = sampling::relative_probability(logits[i], largest, inverse);
-    candidates.push_back({logits[i], static_cast<int32_t>(i), sampling::weight_of(relative)});
+    candidates.push_back(
+        {logits[i], sampling::relative_probability(logits[i], largest, inverse), static_cast<int32_t>(i)});
   }
-  keep_top_k(candidates, params.top_k);
-  keep_top_p(candidates, params.top_p);
-  if (params.min_p > 0.0f) {
-    std::erase_if(candidates, [&](const Candidate& candidate) {
-      return sampling::relative_probability(candidate.logit, largest, inverse) < least;
-    });
+  if (params.top_k > 0 || params.top_p < 1.0f) {
+    std::vector<Candidate>& order = scratch.by_likelihood;
+    order = candidates;
+    keep_top_k(order, params.top_k);
+    if (params.top_p < 1.0f) keep_top_p(order, params.top_p);
+    if (order.size() < candidates.size()) {
+      const Candidate last = order.back();
+      std::erase_if(candidates, [&](const Candidate& c) { return is_more_likely(last, c); });
+    }
   }
-  const auto by_id = [](const Candidate& a, const Candidate& b) { return a.id < b.id; };
-  if (!std::is_sorted(candidates.begin(), candidates.end(), by_id))
-    std::sort(candidates.begin(), candidates.end(), by_id);
-  const uint64_t target = sampling::target_of(params.random, sum_of_weights(candidates));
+  std::erase_if(candidates, [&](const Candidate& c) { return c.relative < least; });
+  const uint64_t target =
+      sampling::target_of(params.random, sum_of_weights(candidates.begin(), candidates.end()));
   uint64_t sum = 0;
   for (const Candidate& candidate : candidates) {
-    sum += candidate.weight;
+    sum += candidate.weight();
     if (sum > target) return candidate.id;
   }
   assert(false);
@@ -99,13 +110,13 @@ int32_t sample_row(const float* logits, int64_t vocab, const SampleParams& param
 }  // namespace
 
 void sample(const DeviceContext& device, const Sample& op) {
-  const auto rows = static_cast<size_t>(op.logits.rows);
-  assert(op.params.size() == rows && op.out.size() == rows && op.logits.cols <= sampling::kMaxVocabulary);
+  assert(op.params.size() == static_cast<size_t>(op.logits.rows) && op.out.size() == op.params.size());
+  assert(op.logits.cols <= sampling::kMaxVocabulary);
   for_each_token_range(device, op.logits.rows, op.logits.cols, [&](int64_t begin, int64_t end) {
-    std::vector<Candidate> candidates;
+    Scratch scratch;
     for (int64_t t = begin; t < end; ++t) {
       const auto row = static_cast<size_t>(t);
-      op.out[row] = sample_row(op.logits.row(t), op.logits.cols, op.params[row], candidates);
+      op.out[row] = sample_row(op.logits.row(t), op.logits.cols, op.params[row], scratch);
     }
   });
 }

@@ -12,6 +12,7 @@
 // would be too long (very many equal logits), the last token is found by bisection, with a pass a step.
 // All sums are integers (kernels/sampling.h), so their order does not matter.
 
+#include "kernels/cuda/fused/device.cuh"
 #include "kernels/cuda/fused/dispatch.h"
 #include "kernels/cuda/fused/sample.h"
 #include "kernels/cuda/fused/sample_row.cuh"
@@ -25,19 +26,16 @@ using fused::best_key;
 using fused::block_min;
 using fused::kNoKey;
 
+/// Of a block: their chunks' sums fit into shared memory.
+constexpr int64_t kMaxColumns = int64_t{1} << 21;
+
 /// What the tokens of a beginning of the order are summed by.
 enum class Measure { count, weight };
-
-/// The last token that a filter keeps, and the weight of all that it keeps.
-struct Last {
-  uint64_t key;
-  uint64_t weight;
-};
 
 /// Pass 1. False when no logit is finite.
 __device__ bool find_extremes(Row& row, float& least, Shared& shared) {
   float high = -INFINITY, low = INFINITY;
-  row.for_each_chunk_as_is([&](int64_t, const float(&logits)[kPerLane], uint32_t) {
+  row.for_each_chunk_as_is([&](int, const float(&logits)[kPerLane], uint32_t) {
 #pragma unroll
     for (const float logit : logits) {
       const bool finite = fabsf(logit) < INFINITY;
@@ -50,75 +48,76 @@ __device__ bool find_extremes(Row& row, float& least, Shared& shared) {
   low = block_min<kWarps>(low, scratch);
   if (threadIdx.x == 0) shared.extremes = {high, low};
   cluster_sync();
-  for_each_block(shared.extremes, [&](float2 extremes, uint32_t) {
-    high = fmaxf(high, extremes.x);
-    low = fminf(low, extremes.y);
-  });
-  row.largest = high;
-  least = low;
-  return high > -INFINITY;
+  const float2 extremes = of_lane(shared.extremes, {-INFINITY, INFINITY});
+  row.largest = fused::warp_max(extremes.x);
+  least = fused::warp_min(extremes.y);
+  return row.largest > -INFINITY;
 }
 
 /// Of the largest logits the first.
 __device__ void sample_greedy(const Row& row, int32_t* out, Shared& shared) {
-  uint64_t best = kNoKey;
-  row.for_each_chunk_as_is([&](int64_t, const float(&logits)[kPerLane], uint32_t id) {
+  uint32_t best = ~0u;
+  row.for_each_chunk_as_is([&](int, const float(&logits)[kPerLane], uint32_t id) {
 #pragma unroll
-    for (int j = 0; j < kPerLane; ++j) {
-      if (logits[j] == row.largest)
-        best = min(best, static_cast<uint64_t>(id + 32u * static_cast<uint32_t>(j)));
+    for (int j = kPerLane - 1; j >= 0; --j) {
+      if (logits[j] == row.largest) best = min(best, id + 32u * static_cast<uint32_t>(j));
     }
   });
-  best = block_min<kWarps>(best, shared.sums);
+  best = block_min<kWarps>(best, reinterpret_cast<uint32_t*>(shared.sums));
   if (threadIdx.x == 0) shared.drawn = best;
   cluster_sync();
-  for_each_block(shared.drawn, [&](uint64_t other, uint32_t) { best = min(best, other); });
+  best = __reduce_min_sync(~0u, static_cast<uint32_t>(of_lane(shared.drawn, uint64_t{~0u})));
   if (cluster_rank() == 0 && threadIdx.x == 0) *out = static_cast<int32_t>(best);
 }
 
 /// Pass 2: tokens in the bins of this thread, in all of the row; returns the sum of all weights.
 __device__ uint64_t count_bins(const Row& row, uint32_t (&counts)[kBinsPerThread], Shared& shared) {
-  for (int i = static_cast<int>(threadIdx.x); i < kBins; i += kThreads) shared.counts[i] = 0;
+  for (int i = static_cast<int>(threadIdx.x); i <= kBins; i += kThreads) shared.counts[i] = 0;
   __syncthreads();
   uint64_t sum = 0;
-  row.for_each_chunk([&](int64_t, const float(&logits)[kPerLane], uint32_t) {
+  row.for_each_chunk([&](int, const float(&logits)[kPerLane], uint32_t) {
 #pragma unroll
     for (const float logit : logits) {
+      const float exponent = row.exponent(logit);
       // Below kFaintest this is 0 of itself.
-      sum += sampling::weight_of(row.relative(logit));
-      const int bin = min(static_cast<int>(row.place(logit)), kBins - 1);
-      if (row.is_possible(logit)) atomicAdd(&shared.counts[bin], 1u);
+      sum += sampling::weight_of(numerics::exp_term(exponent));
+      // Behind the bins: tokens without weight.
+      const int bin = exponent >= sampling::kFaintest ? static_cast<int>(row.place(exponent)) : kBins;
+      atomicAdd(&shared.counts[bin], 1u);
     }
   });
-  sum = block_scan(sum, shared.sums).total;
+  sum = block_sum(sum, shared.sums);
   if (threadIdx.x == 0) shared.total = sum;
   cluster_sync();
-  static_assert(kBinsPerThread == 4);
+  static_assert(kBinsPerThread == 2);
 #pragma unroll
   for (uint32_t& count : counts) count = 0;
-  for_each_block(reinterpret_cast<const uint4*>(shared.counts)[threadIdx.x], [&](uint4 part, uint32_t) {
+#pragma unroll 2
+  for (uint32_t rank = 0; rank < cluster_size(); ++rank) {
+    const uint2 part = of_block(reinterpret_cast<const uint2*>(shared.counts)[threadIdx.x], rank);
     counts[0] += part.x;
     counts[1] += part.y;
-    counts[2] += part.z;
-    counts[3] += part.w;
-  });
+  }
   return cluster_sum(shared.total);
 }
 
 /// The bin of the token number `wanted` of the order, and how many tokens the bins before it have; false when
 /// there are no more than `wanted`.
-__device__ bool find_bin_by_count(uint64_t wanted, const uint32_t (&counts)[kBinsPerThread], Shared& shared) {
-  uint64_t own = 0;
-#pragma unroll
-  for (const uint32_t count : counts) own += count;
-  const auto scan = block_scan(own, shared.sums);
+__device__ bool find_bin_by_count(uint32_t wanted, const uint32_t (&counts)[kBinsPerThread], Shared& shared) {
+  const auto scan = block_scan(counts[0] + counts[1], reinterpret_cast<uint32_t*>(shared.sums));
   if (scan.total <= wanted) return false;
   if (scan.before < wanted && wanted <= scan.with) {
-    uint64_t before = scan.before;
-    int i = 0;
-    while (before + counts[i] < wanted) before += counts[i++];
-    shared.first_bin = shared.last_bin = static_cast<int>(threadIdx.x) * kBinsPerThread + i;
-    shared.count_above = before;
+    uint32_t before = scan.before;
+    int bin = static_cast<int>(threadIdx.x) * kBinsPerThread;
+#pragma unroll
+    for (const uint32_t count : counts) {
+      if (before < wanted && wanted <= before + count) {
+        shared.first_bin = shared.last_bin = bin;
+        shared.count_above = before;
+      }
+      before += count;
+      ++bin;
+    }
   }
   __syncthreads();
   return true;
@@ -126,39 +125,45 @@ __device__ bool find_bin_by_count(uint64_t wanted, const uint32_t (&counts)[kBin
 
 /// The bins in which the last token of the shortest beginning with a weight of at least `wanted` must be.
 /// `total`: of all tokens.
-__device__ void find_bins_by_weight(const Row& row, uint64_t wanted, uint64_t total,
+__device__ void find_bins_by_weight(const Row& row, int64_t wanted, int64_t total,
                                     const uint32_t (&counts)[kBinsPerThread], Shared& shared) {
+  // What rounding may leave of the crossings below, and if none of the bounds holds.
   if (threadIdx.x == 0) {
-    shared.first_bin = kBins - 1;
+    shared.first_bin = 0;
     shared.last_bin = kBins - 1;
   }
   const int first = static_cast<int>(threadIdx.x) * kBinsPerThread;
   // Weights of a bin lie between those of its ends; a little more for rounding.
   constexpr float kMargin = 0x1p-12f;
-  const float step = row.inverse_temperature / row.bin_scale;
-  double upper = 0, lower = 0;
-  double uppers[kBinsPerThread], lowers[kBinsPerThread];
-  float edge = numerics::exp(-static_cast<float>(first) * step) * 0x1p40f;
+  const float step = 1.0f / row.bin_scale;
+  int64_t upper[kBinsPerThread], lower[kBinsPerThread];
+  int64_t upper_sum = 0, lower_sum = 0;
+  float edge = numerics::exp_term(-static_cast<float>(first) * step) * 0x1p40f;
 #pragma unroll
   for (int i = 0; i < kBinsPerThread; ++i) {
-    upper += static_cast<double>(edge * (1.0f + kMargin)) * counts[i];
-    const int next = first + i + 1;
-    edge = next < kBins ? numerics::exp(-static_cast<float>(next) * step) * 0x1p40f : 0.0f;
-    lower += static_cast<double>(fmaxf(edge * (1.0f - kMargin) - 1.0f, 0.0f)) * counts[i];
-    uppers[i] = upper;
-    lowers[i] = lower;
+    upper[i] = static_cast<int64_t>(edge * (1.0f + kMargin)) * counts[i];
+    edge = numerics::exp_term(-static_cast<float>(first + i + 1) * step) * 0x1p40f;
+    lower[i] = static_cast<int64_t>(fmaxf(edge * (1.0f - kMargin) - 1.0f, 0.0f)) * counts[i];
+    upper_sum += upper[i];
+    lower_sum += lower[i];
   }
-  const auto above = block_scan(upper, shared.upper);
-  const auto below = block_scan(lower, shared.lower);
-  const auto want = static_cast<double>(wanted);
-  const auto all = static_cast<double>(total);
+  const auto above = block_scan(upper_sum, reinterpret_cast<int64_t*>(shared.sums));
+  const auto below = block_scan(lower_sum, reinterpret_cast<int64_t*>(shared.sums));
+  // The sum up to a bin is also what the bins behind it leave of the whole.
+  const auto reaches_at_most = [&](int64_t up_to, int64_t low) {
+    return min(up_to, total - (below.total - low)) >= wanted;
+  };
+  const auto reaches_at_least = [&](int64_t up_to, int64_t high) {
+    return max(up_to, total - (above.total - high)) >= wanted;
+  };
+  int64_t high = above.before, low = below.before;
 #pragma unroll
-  for (int i = kBinsPerThread - 1; i >= 0; --i) {
-    // The sum up to a bin is also what the bins behind it leave of the whole.
-    const double most = above.before + uppers[i], least = below.before + lowers[i];
-    const double rest_most = above.total - most, rest_least = below.total - least;
-    if (fmin(most, all - rest_least) >= want) atomicMin(&shared.first_bin, first + i);
-    if (fmax(least, all - rest_most) >= want) atomicMin(&shared.last_bin, first + i);
+  for (int i = 0; i < kBinsPerThread; ++i) {
+    const bool may_before = reaches_at_most(high, low), must_before = reaches_at_least(low, high);
+    high += upper[i];
+    low += lower[i];
+    if (!may_before && reaches_at_most(high, low)) shared.first_bin = first + i;
+    if (!must_before && reaches_at_least(low, high)) shared.last_bin = first + i;
   }
   __syncthreads();
 }
@@ -170,136 +175,131 @@ __device__ void sum_and_list(const Row& row, int first_bin, int last_bin, uint64
   if (threadIdx.x == 0) shared.listed = 0;
   __syncthreads();
   const auto begin = static_cast<float>(first_bin);
-  const float end = last_bin < kBins - 1 ? static_cast<float>(last_bin + 1) : INFINITY;
+  const auto end = static_cast<float>(last_bin + 1);
   uint64_t above = 0;
-  row.for_each_chunk([&](int64_t chunk, const float(&logits)[kPerLane], uint32_t id) {
+  row.for_each_chunk([&](int chunk, const float(&logits)[kPerLane], uint32_t id) {
     uint32_t in_bins = 0;
     bool is_above = false;
 #pragma unroll
     for (int j = 0; j < kPerLane; ++j) {
-      const float place = row.place(logits[j]);
+      const float exponent = row.exponent(logits[j]), place = row.place(exponent);
       is_above |= place < begin;
-      if (place >= begin && place < end && row.is_possible(logits[j])) in_bins |= 1u << j;
+      if (place >= begin && place < end && exponent >= sampling::kFaintest) in_bins |= 1u << j;
     }
     if (in_bins != 0) {
+      auto at = atomicAdd(&shared.listed, static_cast<uint32_t>(__popc(in_bins)));
 #pragma unroll
       for (int j = 0; j < kPerLane; ++j) {
         if ((in_bins >> j & 1) == 0) continue;
-        const uint32_t at = atomicAdd(&shared.listed, 1u);
         if (at < kListSize) shared.list[at] = best_key(logits[j], id + 32u * static_cast<uint32_t>(j));
+        ++at;
       }
     }
     uint64_t kept = 0;
     if (__any_sync(~0u, is_above)) {
+      uint64_t dropped = 0;
 #pragma unroll
       for (int j = 0; j < kPerLane; ++j) {
-        const float relative = row.relative(logits[j]);
-        const uint64_t weight = row.place(logits[j]) < begin ? sampling::weight_of(relative) : 0;
-        above += weight;
-        kept += relative >= row.least_relative ? weight : 0;
+        const float exponent = row.exponent(logits[j]);
+        const float relative = numerics::exp_term(exponent);
+        const uint64_t weight = sampling::weight_of(row.place(exponent) < begin ? relative : 0.0f);
+        kept += weight;
+        if (row.least_relative > 0.0f) dropped += relative < row.least_relative ? weight : 0;
       }
-      kept = warp_sum(kept);
+      above += kept;
+      kept = warp_sum(kept - dropped);
     }
     if (threadIdx.x % 32 == 0) chunk_sums[chunk - row.first_chunk] = kept;
   });
-  above = block_scan(above, shared.sums).total;
+  above = block_sum(above, shared.sums);
   if (threadIdx.x == 0) shared.above = above;
   cluster_sync();
 }
 
-/// Copies the lists of all blocks to shared.merged and sorts them; -1 when they are too long.
-__device__ int merge_lists(Shared& shared) {
-  uint32_t total = 0;
-  for_each_block(shared.listed, [&](uint32_t listed, uint32_t rank) {
-    if (total + listed <= kListSize) {
-      for (uint32_t i = threadIdx.x; i < listed; i += kThreads) {
-        shared.merged[total + i] = of_block(shared.list[i], rank);
-      }
-    }
-    total += listed;
-  });
-  if (total > kListSize) return -1;
-  bitonic_sort(shared.merged, static_cast<int>(total));
-  return static_cast<int>(total);
+/// The key of this thread's place in the sorted lists of all blocks together, kNoKey beyond its end; n is -1
+/// when they are too long.
+struct Listed {
+  int n;
+  uint64_t key;
+};
+__device__ Listed merge_lists(Shared& shared) {
+  const uint32_t listed = of_lane(shared.listed, 0u);
+  const uint32_t total = __reduce_add_sync(~0u, listed);
+  if (total > kListSize) return {-1, kNoKey};
+  uint64_t key = kNoKey;
+  uint32_t at = 0;
+  for (uint32_t rank = 0; rank < cluster_size(); ++rank) {
+    const uint32_t n = __shfl_sync(~0u, listed, static_cast<int>(rank));
+    if (threadIdx.x >= at && threadIdx.x < at + n) key = of_block(shared.list[threadIdx.x - at], rank);
+    at += n;
+  }
+  return {static_cast<int>(total), sorted(key, static_cast<int>(total), shared.exchanged)};
 }
 
-/// In the sorted list of n: the token with which the sum, that of the bins before included, reaches `wanted`;
-/// false when none does, or those bins do already.
-__device__ bool find_in_list(const Row& row, Measure measure, uint64_t wanted, uint64_t above, int n,
-                             Last& last, Shared& shared) {
-  constexpr int kEach = kListSize / kThreads;
+/// In the list: the token with which the sum, that of the bins before included, reaches `wanted`; false when
+/// none does, or those bins do already. `weight`: that of this thread's token.
+__device__ bool find_in_list(Measure measure, uint64_t wanted, uint64_t above, const Listed& list,
+                             uint64_t weight, Last& last, Shared& shared) {
   if (threadIdx.x == 0) shared.found_key = kNoKey;
-  const int first = static_cast<int>(threadIdx.x) * kEach;
-  uint64_t weights[kEach];
-  uint64_t own = 0;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    weights[i] = first + i < n ? sampling::weight_of(row.relative(logit_of(shared.merged[first + i]))) : 0;
-    own += weights[i];
-  }
-  uint64_t weight = above + block_scan(own, shared.sums).before;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    const uint64_t count = shared.count_above + static_cast<uint64_t>(first + i);
-    const uint64_t had = measure == Measure::count ? count : weight;
-    weight += weights[i];
-    const uint64_t has = measure == Measure::count ? count + 1 : weight;
-    if (first + i < n && had < wanted && has >= wanted) {
-      shared.found_key = shared.merged[first + i];
-      shared.found_weight = weight;
-    }
+  const auto scan = block_scan(weight, shared.sums);
+  const uint64_t count = shared.count_above + threadIdx.x;
+  const uint64_t had = measure == Measure::count ? count : above + scan.before;
+  const uint64_t has = measure == Measure::count ? count + 1 : above + scan.with;
+  if (list.key != kNoKey && had < wanted && has >= wanted) {
+    shared.found_key = list.key;
+    shared.found_weight = above + scan.with;
   }
   __syncthreads();
-  last = {shared.found_key, shared.found_weight};
-  return last.key != kNoKey;
+  last = {logit_of(shared.found_key), id_of(shared.found_key), shared.found_weight};
+  return shared.found_key != kNoKey;
 }
 
-/// The sum over the row of the tokens up to `key`. `slot` alternates, as blocks may still be reading the last
-/// sum.
-__device__ uint64_t sum_up_to(const Row& row, Measure measure, uint64_t key, int slot, Shared& shared) {
-  uint64_t sum = 0;
-  row.for_each_chunk([&](int64_t, const float(&logits)[kPerLane], uint32_t id) {
-#pragma unroll
-    for (int j = 0; j < kPerLane; ++j) {
-      if (!row.is_possible(logits[j])) continue;
-      if (best_key(logits[j], id + 32u * static_cast<uint32_t>(j)) > key) continue;
-      sum += measure == Measure::count ? 1 : sampling::weight_of(row.relative(logits[j]));
-    }
-  });
-  sum = block_scan(sum, shared.sums).total;
-  if (threadIdx.x == 0) shared.bisected[slot] = sum;
-  cluster_sync();
-  return cluster_sum(shared.bisected[slot]);
-}
-
-/// The last token by bisection of the keys.
-__device__ Last bisect(const Row& row, Measure measure, uint64_t wanted, float least, Shared& shared) {
-  const uint64_t ids = static_cast<uint64_t>(row.vocab - 1);
+/// The last token by bisection of the keys. Not inlined: it is rare, and long.
+__device__ __noinline__ Last bisect(Row row, Measure measure, uint64_t wanted, float least, Shared& shared) {
+  const auto ids = static_cast<uint64_t>(row.vocab - 1);
   uint64_t low = best_key(row.largest, 0), high = best_key(least, static_cast<uint32_t>(ids));
-  int slot = 0;
-  while (low < high) {
+  // `slot` alternates, as blocks may still be reading the last sum.
+  for (int slot = 0;; slot ^= 1) {
+    const bool is_found = low >= high;
+    const bool by_count = measure == Measure::count && !is_found;
     const uint64_t middle = low + (high - low) / 2;
-    if (sum_up_to(row, measure, middle, slot, shared) >= wanted) {
+    const Last last{logit_of(middle), id_of(middle), 0};
+    uint64_t sum = 0;
+    row.for_each_chunk([&](int, const float(&logits)[kPerLane], uint32_t id) {
+#pragma unroll
+      for (int j = 0; j < kPerLane; ++j) {
+        const float exponent = row.exponent(logits[j]);
+        const bool counts =
+            exponent >= sampling::kFaintest && last.includes(logits[j], id + 32u * static_cast<uint32_t>(j));
+        const uint64_t weight = sampling::weight_of(numerics::exp_term(exponent));
+        sum += counts ? (by_count ? 1 : weight) : 0;
+      }
+    });
+    sum = block_sum(sum, shared.sums);
+    if (threadIdx.x == 0) shared.bisected[slot] = sum;
+    cluster_sync();
+    sum = cluster_sum(shared.bisected[slot]);
+    if (is_found) return {last.logit, last.id, sum};
+    if (sum >= wanted) {
       high = middle;
     } else {
       low = middle + 1;
     }
+    // What is left are the tokens of one logit.
     if (low >> 32 == high >> 32) high = min(high, (high >> 32 << 32) + ids);
-    slot ^= 1;
   }
-  return {low, sum_up_to(row, Measure::weight, low, slot, shared)};
 }
 
-/// The weights, chunk by chunk, of the tokens up to `key` that pass min-p.
-__device__ void sum_chunks(const Row& row, uint64_t key, uint64_t* chunk_sums) {
-  row.for_each_chunk([&](int64_t chunk, const float(&logits)[kPerLane], uint32_t id) {
+/// The weights, chunk by chunk, of the tokens up to the last that pass min-p.
+__device__ __noinline__ void sum_chunks(Row row, Last last, uint64_t* chunk_sums) {
+  row.for_each_chunk([&](int chunk, const float(&logits)[kPerLane], uint32_t id) {
     uint64_t kept = 0;
 #pragma unroll
     for (int j = 0; j < kPerLane; ++j) {
-      const float relative = row.relative(logits[j]);
+      const float relative = numerics::exp_term(row.exponent(logits[j]));
       const bool is_kept =
-          relative >= row.least_relative && best_key(logits[j], id + 32u * static_cast<uint32_t>(j)) <= key;
-      kept += is_kept ? sampling::weight_of(relative) : 0;
+          relative >= row.least_relative && last.includes(logits[j], id + 32u * static_cast<uint32_t>(j));
+      kept += sampling::weight_of(is_kept ? relative : 0.0f);
     }
     kept = warp_sum(kept);
     if (threadIdx.x % 32 == 0) chunk_sums[chunk - row.first_chunk] = kept;
@@ -312,63 +312,63 @@ __device__ Last select(const Row& row, Measure measure, uint64_t wanted, float l
                        Shared& shared) {
   sum_and_list(row, shared.first_bin, shared.last_bin, chunk_sums, shared);
   const uint64_t above = cluster_sum(shared.above);
-  const int n = merge_lists(shared);
+  const Listed list = merge_lists(shared);
+  const float relative = list.key != kNoKey ? numerics::exp_term(row.exponent(logit_of(list.key))) : 0.0f;
+  const uint64_t weight = sampling::weight_of(relative);
   Last last{};
-  if (n < 0 || !find_in_list(row, measure, wanted, above, n, last, shared)) {
+  if (list.n < 0 || !find_in_list(measure, wanted, above, list, weight, last, shared)) {
     last = bisect(row, measure, wanted, least, shared);
-    sum_chunks(row, last.key, chunk_sums);
+    sum_chunks(row, last, chunk_sums);
     return last;
   }
   // What the list adds to the block's own chunks.
-  for (int i = static_cast<int>(threadIdx.x); i < n && shared.merged[i] <= last.key; i += kThreads) {
-    const int64_t chunk = static_cast<int64_t>(shared.merged[i] & 0xFFFFFFFFu) / kChunk;
-    if (chunk < row.first_chunk || chunk >= row.end_chunk) continue;
-    const float relative = row.relative(logit_of(shared.merged[i]));
-    if (relative < row.least_relative) continue;
+  const int chunk = static_cast<int>(id_of(list.key) / kChunk);
+  if (list.key <= shared.found_key && chunk >= row.first_chunk && chunk < row.end_chunk &&
+      relative >= row.least_relative) {
     atomicAdd(reinterpret_cast<unsigned long long*>(chunk_sums + (chunk - row.first_chunk)),
-              static_cast<unsigned long long>(sampling::weight_of(relative)));
+              static_cast<unsigned long long>(weight));
   }
   return last;
 }
 
-/// The draw among the tokens up to `key`, from the chunks' sums.
-__device__ void draw(const Row& row, uint64_t key, uint64_t random, const uint64_t* chunk_sums, int32_t* out,
-                     Shared& shared) {
+/// The draw among the tokens up to the last, from the chunks' sums.
+__device__ void draw(const Row& row, const Last& last, uint64_t random, const uint64_t* chunk_sums,
+                     int32_t* out, Shared& shared) {
   __syncthreads();
-  const int64_t chunks = row.end_chunk - row.first_chunk;
-  const int64_t each = (chunks + kThreads - 1) / kThreads;
-  const int64_t begin = min(threadIdx.x * each, chunks), end = min(begin + each, chunks);
+  const int chunks = row.end_chunk - row.first_chunk;
+  const int each = (chunks + kThreads - 1) / kThreads;
+  const int begin = min(static_cast<int>(threadIdx.x) * each, chunks), end = min(begin + each, chunks);
   uint64_t own = 0;
-  for (int64_t chunk = begin; chunk < end; ++chunk) own += chunk_sums[chunk];
+#pragma unroll 1
+  for (int chunk = begin; chunk < end; ++chunk) own += chunk_sums[chunk];
   const Scan<uint64_t> scan = block_scan(own, shared.sums);
   if (threadIdx.x == 0) shared.drawn = scan.total;
   cluster_sync();
-  uint64_t before = 0, total = 0;
-  for_each_block(shared.drawn, [&](uint64_t part, uint32_t rank) {
-    if (rank == cluster_rank()) before = total;
-    total += part;
-  });
+  const uint64_t drawn = of_lane(shared.drawn, uint64_t{0});
+  const uint64_t total = warp_sum(drawn);
+  const uint64_t before = warp_sum(threadIdx.x % 32 < cluster_rank() ? drawn : 0);
   const uint64_t target = sampling::target_of(random, total);
   if (target < before || target - before >= scan.total) return;
   uint64_t rest = target - before;
   if (scan.before <= rest && rest < scan.with) {
     rest -= scan.before;
-    int64_t chunk = begin;
+    int chunk = begin;
+#pragma unroll 1
     while (rest >= chunk_sums[chunk]) rest -= chunk_sums[chunk++];
     shared.chunk = row.first_chunk + chunk;
     shared.rest = rest;
   }
   __syncthreads();
-  const int64_t id = shared.chunk * kChunk + threadIdx.x;
+  const int id = shared.chunk * kChunk + static_cast<int>(threadIdx.x);
   uint64_t weight = 0;
-  const bool is_in_chunk = threadIdx.x < kChunk && id < row.vocab;
-  const float logit = is_in_chunk ? row.drawable(row.x[id]) : -INFINITY;
-  if (best_key(logit, static_cast<uint32_t>(id)) <= key) {
-    const float relative = row.relative(logit);
-    if (relative >= row.least_relative) weight = sampling::weight_of(relative);
+  if (threadIdx.x < kChunk && id < row.vocab) {
+    const float logit = row.drawable(row.x[id]);
+    const float relative = numerics::exp_term(row.exponent(logit));
+    if (relative >= row.least_relative && last.includes(logit, static_cast<uint32_t>(id)))
+      weight = sampling::weight_of(relative);
   }
   const Scan<uint64_t> within = block_scan(weight, shared.sums);
-  if (within.before <= shared.rest && shared.rest < within.with) *out = static_cast<int32_t>(id);
+  if (within.before <= shared.rest && shared.rest < within.with) *out = id;
 }
 
 __device__ void sample_one(Row& row, const SampleParams& params, int32_t* out, uint64_t* chunk_sums,
@@ -384,30 +384,31 @@ __device__ void sample_one(Row& row, const SampleParams& params, int32_t* out, u
   }
   row.inverse_temperature = 1.0f / params.temperature;
   row.least_relative = sampling::least_relative(params.min_p);
-  // The bins' ends are anywhere, as long as their order is the logits'.
-  const float reach = fminf(row.largest - least, -sampling::kFaintest * params.temperature);
-  row.bin_scale = static_cast<float>(kBins) / fmaxf(fminf(reach, FLT_MAX), 1e-30f);
+  // The bins' ends may be anywhere, as long as their order is the logits'.
+  row.bin_scale =
+      static_cast<float>(kBins - 1) / fmaxf(-fmaxf(row.exponent(least), sampling::kFaintest), 1e-30f);
 
-  uint64_t last = kNoKey;
   const bool by_count = params.top_k > 0 && params.top_k < row.vocab, by_weight = params.top_p < 1.0f;
+  Last last{-INFINITY, ~0u, 0};
   bool is_summed = false;
   if (by_count || by_weight) {
     uint32_t counts[kBinsPerThread];
     const uint64_t total = count_bins(row, counts, shared);
-    uint64_t kept = total;
-    if (by_count && find_bin_by_count(static_cast<uint64_t>(params.top_k), counts, shared)) {
-      const Last kth =
-          select(row, Measure::count, static_cast<uint64_t>(params.top_k), least, chunk_sums, shared);
-      last = kth.key;
-      kept = kth.weight;
-      is_summed = true;
+    last.weight = total;
+#pragma unroll 1
+    for (int filter = by_count ? 0 : 1; filter <= (by_weight ? 1 : 0); ++filter) {
+      const Measure measure = filter == 0 ? Measure::count : Measure::weight;
+      uint64_t wanted = 0;
+      if (measure == Measure::count) {
+        wanted = static_cast<uint64_t>(params.top_k);
+        if (!find_bin_by_count(static_cast<uint32_t>(params.top_k), counts, shared)) continue;
+      } else {
+        wanted = sampling::share_of(params.top_p, last.weight);
+        find_bins_by_weight(row, static_cast<int64_t>(wanted), static_cast<int64_t>(total), counts, shared);
+      }
       // The others may still be reading what the next pass writes.
-      if (by_weight) cluster_sync();
-    }
-    if (by_weight) {
-      const uint64_t wanted = sampling::share_of(params.top_p, kept);
-      find_bins_by_weight(row, wanted, total, counts, shared);
-      last = select(row, Measure::weight, wanted, least, chunk_sums, shared).key;
+      if (is_summed) cluster_sync();
+      last = select(row, measure, wanted, least, chunk_sums, shared);
       is_summed = true;
     }
   }
@@ -415,21 +416,20 @@ __device__ void sample_one(Row& row, const SampleParams& params, int32_t* out, u
   draw(row, last, params.random, chunk_sums, out, shared);
 }
 
-__global__ void __launch_bounds__(kThreads, 2)
-    sample_kernel(const float* logits, int64_t vocab, int64_t stride, const SampleParams* params,
-                  int32_t* out) {
+__global__ void __launch_bounds__(kThreads) sample_kernel(const float* logits, int64_t vocab, int64_t stride,
+                                                          const SampleParams* params, int32_t* out) {
   extern __shared__ uint64_t chunk_sums[];
   __shared__ Shared shared;
   launch_dependents();
   wait_for_dependencies();
-  const int64_t at = blockIdx.x / cluster_size();
-  const int64_t chunks = (vocab + kChunk - 1) / kChunk;
-  const int64_t each = (chunks + cluster_size() - 1) / cluster_size();
+  const uint32_t at = blockIdx.x / cluster_size();
+  const uint32_t chunks = static_cast<uint32_t>(vocab + kChunk - 1) / kChunk;
+  const uint32_t each = (chunks + cluster_size() - 1) / cluster_size();
   Row row{};
   row.x = logits + at * stride;
-  row.vocab = vocab;
-  row.first_chunk = min(cluster_rank() * each, chunks);
-  row.end_chunk = min(row.first_chunk + each, chunks);
+  row.vocab = static_cast<int>(vocab);
+  row.first_chunk = static_cast<int>(min(cluster_rank() * each, chunks));
+  row.end_chunk = static_cast<int>(min(cluster_rank() * each + each, chunks));
   sample_one(row, params[at], out + at, chunk_sums, shared);
   // Shared memory that another block may be reading.
   cluster_sync();
@@ -453,11 +453,14 @@ void sample(const Sample& op, int cluster, cudaStream_t stream) {
 }
 
 void sample(const Sample& op, cudaStream_t stream) {
-  // Blocks for all multiprocessors, two on each, as long as every warp has a chunk.
+  // Blocks for all multiprocessors, as long as every warp has a chunk.
   int cluster = 1;
-  while (cluster < 8 && op.logits.rows * cluster * 2 <= 256 &&
-         op.logits.cols > int64_t{cluster} * kChunk * kWarps)
-    cluster *= 2;
+  const auto wants_more = [&] {
+    return (op.logits.rows * cluster * 2 <= fused::sm_count() &&
+            op.logits.cols > int64_t{cluster} * kChunk * kWarps) ||
+           op.logits.cols > kMaxColumns * cluster;
+  };
+  while (cluster < 8 && wants_more()) cluster *= 2;
   sample(op, cluster, stream);
 }
 
