@@ -67,7 +67,7 @@ int32_t Sampler::sample(std::span<float> logits) {
   const auto vocab = static_cast<int64_t>(logits.size());
   const SampleParams params = next();
   int32_t token = -1;
-  run(DeviceContext{}, Sample{{logits.data(), 1, vocab}, {&params, 1}, {&token, 1}});
+  run(DeviceContext{.isa = detect_cpu_isa()}, Sample{{logits.data(), 1, vocab}, {&params, 1}, {&token, 1}});
   accept(token);
   return token;
 }

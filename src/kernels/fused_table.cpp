@@ -38,6 +38,10 @@ void run_rope(const DeviceContext& device, const RopeAppend& op) {
 }
 #endif
 
+void reference_sample(const DeviceContext& device, const Sample& op) {
+  reference::sample(device, op);
+}
+
 /// AVX-512, then AVX2, then the reference.
 template <class Op, auto vector_function, auto reference_function>
 constexpr Implementation<Op> kRowTable[] = {
@@ -99,8 +103,7 @@ std::span<const Implementation<Argmax>> implementations() {
 
 template <>
 std::span<const Implementation<Sample>> implementations() {
-  static constexpr Implementation<Sample> kTable[] = {{"reference", always, reference::sample}};
-  return kTable;
+  return kRowTable<Sample, cpu::sample, reference_sample>;
 }
 
 template <>

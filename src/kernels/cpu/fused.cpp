@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/fused_tokens.h"
 #include "kernels/numerics.h"
+#include "kernels/reference/sample.h"
 
 namespace atom::cpu {
 namespace {
@@ -175,6 +176,10 @@ void log_sum_exp(const FusedRows& rows, const DeviceContext& device, const LogSu
           numerics::log_sum_exp(largest, rows.sum_of_exp(op.x.row(t), n, largest));
     }
   });
+}
+
+void sample(const FusedRows& rows, const DeviceContext& device, const Sample& op) {
+  reference::sample(device, op, rows.relative_probabilities);
 }
 
 }  // namespace atom::cpu

@@ -19,5 +19,6 @@ void reorder_quantize(const FusedRows& rows, const DeviceContext& device, const 
 void silu_mul(const FusedRows& rows, const DeviceContext& device, const SiluMul& op);
 void silu_mul_quantize(const FusedRows& rows, const DeviceContext& device, const SiluMulQuantize& op);
 void log_sum_exp(const FusedRows& rows, const DeviceContext& device, const LogSumExp& op);
+void sample(const FusedRows& rows, const DeviceContext& device, const Sample& op);
 
 }  // namespace atom::cpu

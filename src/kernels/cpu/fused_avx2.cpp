@@ -301,8 +301,19 @@ double sum_of_exp(const float* x, int64_t n, float largest) {
   return total;
 }
 
-constexpr FusedRows kRows = {widen_half, widen_bfloat16, round_to_half,   sum_of_squares, normalize,
-                             silu_mul,   gather,         quantize_groups, maximum,        sum_of_exp};
+void relative_probabilities(const float* x, int64_t n, float largest, float inverse_temperature, float* out) {
+  const __m256 top = _mm256_set1_ps(largest), inverse = _mm256_set1_ps(inverse_temperature);
+  const auto terms = [&](__m256 logits) {
+    return exp_term(_mm256_mul_ps(_mm256_sub_ps(logits, top), inverse));
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) _mm256_storeu_ps(out + i, terms(_mm256_loadu_ps(x + i)));
+  if (i < n) _mm256_maskstore_ps(out + i, tail_mask(n - i), terms(load(x, i, n)));
+}
+
+constexpr FusedRows kRows = {
+    widen_half,      widen_bfloat16, round_to_half, sum_of_squares,        normalize, silu_mul, gather,
+    quantize_groups, maximum,        sum_of_exp,    relative_probabilities};
 
 }  // namespace
 

@@ -236,8 +236,17 @@ double sum_of_exp(const float* x, int64_t n, float largest) {
   return total;
 }
 
-constexpr FusedRows kRows = {widen_half, widen_bfloat16, round_to_half,   sum_of_squares, normalize,
-                             silu_mul,   gather,         quantize_groups, maximum,        sum_of_exp};
+void relative_probabilities(const float* x, int64_t n, float largest, float inverse_temperature, float* out) {
+  const __m512 top = _mm512_set1_ps(largest), inverse = _mm512_set1_ps(inverse_temperature);
+  for_each_vector(n, [&](int64_t i, __mmask16 mask) {
+    const __m512 below = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), top);
+    _mm512_mask_storeu_ps(out + i, mask, exp_term(_mm512_mul_ps(below, inverse)));
+  });
+}
+
+constexpr FusedRows kRows = {
+    widen_half,      widen_bfloat16, round_to_half, sum_of_squares,        normalize, silu_mul, gather,
+    quantize_groups, maximum,        sum_of_exp,    relative_probabilities};
 
 }  // namespace
 

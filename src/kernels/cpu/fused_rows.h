@@ -30,6 +30,9 @@ struct FusedRows {
   /// numerics::maximum and numerics::sum_of_exp.
   float (*maximum)(const float* x, int64_t n);
   double (*sum_of_exp)(const float* x, int64_t n, float largest);
+  /// out[i] = sampling::relative_probability(x[i], largest, inverse_temperature).
+  void (*relative_probabilities)(const float* x, int64_t n, float largest, float inverse_temperature,
+                                 float* out);
 };
 
 const FusedRows& fused_rows_avx2();

@@ -239,6 +239,35 @@ TEST(FusedLevels, LogSumExp) {
   }
 }
 
+struct SampleCase {
+  std::vector<int32_t> out;
+  Sample op;
+};
+
+TEST(FusedLevels, Sample) {
+  RanNote note("Sample");
+  Random random(11);
+  for (const Kind kind : kKinds) {
+    for (const int64_t n : {1, 7, 8, 15, 16, 17, 100, 1031, 5000}) {
+      const Matrix<float> x = random_matrix(random, 8, n, kind);
+      std::vector<SampleParams> params;
+      for (int t = 0; t < 8; ++t) {
+        params.push_back({.temperature = t == 0 ? 0.0f : 0.7f,
+                          .top_p = t % 2 == 0 ? 1.0f : 0.9f,
+                          .min_p = t % 3 == 0 ? 0.01f : 0.0f,
+                          .top_k = t % 4 == 0 ? 20 : 0,
+                          .random = random.next()});
+      }
+      const auto make = [&] {
+        SampleCase c{std::vector<int32_t>(8), {x.view(), params, {}}};
+        c.op.out = c.out;
+        return c;
+      };
+      compare<Sample>(note, make, [](const SampleCase& a, const SampleCase& b) { return a.out == b.out; });
+    }
+  }
+}
+
 TEST(FusedLevels, ThreadsAndBatchDoNotChangeAToken) {
   Random random(8);
   ThreadPool pool(3);

@@ -64,10 +64,18 @@ void keep_top_p(std::vector<Candidate>& candidates, float top_p) {
 }
 
 struct Scratch {
+  std::vector<float> relative;
   std::vector<Candidate> by_id, by_likelihood;
 };
 
-int32_t sample_row(const float* logits, int64_t vocab, const SampleParams& params, Scratch& scratch) {
+void scalar_relative_probabilities(const float* logits, int64_t n, float largest, float inverse_temperature,
+                                   float* out) {
+  for (int64_t i = 0; i < n; ++i)
+    out[i] = sampling::relative_probability(logits[i], largest, inverse_temperature);
+}
+
+int32_t sample_row(const float* logits, int64_t vocab, const SampleParams& params,
+                   RelativeProbabilities relative_probabilities, Scratch& scratch) {
   int32_t best = -1;
   for (int64_t i = 0; i < vocab; ++i) {
     if (std::isfinite(logits[i]) && (best < 0 || logits[i] > logits[best])) best = static_cast<int32_t>(i);
@@ -77,13 +85,14 @@ int32_t sample_row(const float* logits, int64_t vocab, const SampleParams& param
   const float largest = logits[best];
   const float inverse = 1.0f / params.temperature;
   const float least = sampling::least_relative(params.min_p);
+  scratch.relative.resize(static_cast<size_t>(vocab));
+  relative_probabilities(logits, vocab, largest, inverse, scratch.relative.data());
   std::vector<Candidate>& candidates = scratch.by_id;
   candidates.clear();
   for (int64_t i = 0; i < vocab; ++i) {
     // All tokens that have a weight come before these, which can neither be drawn nor count for top-p.
     if (!std::isfinite(logits[i]) || (logits[i] - largest) * inverse < sampling::kFaintest) continue;
-    candidates.push_back(
-        {logits[i], sampling::relative_probability(logits[i], largest, inverse), static_cast<int32_t>(i)});
+    candidates.push_back({logits[i], scratch.relative[static_cast<size_t>(i)], static_cast<int32_t>(i)});
   }
   if (params.top_k > 0 || params.top_p < 1.0f) {
     std::vector<Candidate>& order = scratch.by_likelihood;
@@ -110,13 +119,18 @@ int32_t sample_row(const float* logits, int64_t vocab, const SampleParams& param
 }  // namespace
 
 void sample(const DeviceContext& device, const Sample& op) {
+  sample(device, op, scalar_relative_probabilities);
+}
+
+void sample(const DeviceContext& device, const Sample& op, RelativeProbabilities relative_probabilities) {
   assert(op.params.size() == static_cast<size_t>(op.logits.rows) && op.out.size() == op.params.size());
   assert(op.logits.cols <= sampling::kMaxVocabulary);
   for_each_token_range(device, op.logits.rows, op.logits.cols, [&](int64_t begin, int64_t end) {
     Scratch scratch;
     for (int64_t t = begin; t < end; ++t) {
       const auto row = static_cast<size_t>(t);
-      op.out[row] = sample_row(op.logits.row(t), op.logits.cols, op.params[row], scratch);
+      op.out[row] =
+          sample_row(op.logits.row(t), op.logits.cols, op.params[row], relative_probabilities, scratch);
     }
   });
 }

@@ -134,18 +134,22 @@ __device__ inline uint64_t block_sum(uint64_t value, uint64_t* shared) {
   return warp_sum(shared[threadIdx.x % 32]);
 }
 
-/// Sorts the keys of all threads, ascending, of which those from thread n on are kNoKey (bitonic).
+/// Sorts the keys of all threads, ascending, of which those from thread n on are kNoKey (bitonic). Only the
+/// warps that have others take part.
 __device__ inline uint64_t sorted(uint64_t key, int n, uint64_t (&exchanged)[2][kThreads]) {
   const int tid = static_cast<int>(threadIdx.x);
+  int padded = 32;
+  while (padded < n) padded *= 2;
+  if (tid >= padded) return key;
   int parity = 0;
-  for (int size = 2; size < 2 * n; size *= 2) {
+  for (int size = 2; size <= padded; size *= 2) {
     for (int stride = size / 2; stride > 0; stride /= 2) {
       uint64_t other;
       if (stride < 32) {
         other = __shfl_xor_sync(~0u, key, stride);
       } else {
         exchanged[parity][tid] = key;
-        __syncthreads();
+        ptx::named_barrier(1, padded);
         other = exchanged[parity][tid ^ stride];
         parity ^= 1;
       }
