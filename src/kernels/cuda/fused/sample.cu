@@ -2,10 +2,9 @@
 // reference's tokens to the bit. A cluster of 1 to 8 blocks a row, each with a span of its chunks of 256.
 // Passes over the row, which the L2 cache holds after the first:
 //   1. the largest and the least logit;
-//   2. where top-k or top-p is asked for: how many tokens lie in each of 2,048 equal intervals of logits
-//   below
-//      the largest, and the sum of all weights. The counts bound the sum of every beginning of the order from
-//      both sides, so that the filter's last token lies in an interval or a few;
+//   2. where top-k or top-p is asked for: how many tokens lie in each of 2,048 equal intervals below the
+//      largest logit, and the sum of all weights. The counts bound the sum of every beginning of the order
+//      from both sides, so that the filter's last token lies in an interval or a few;
 //   3. the sum of the intervals before those, chunk by chunk, and a list of the tokens in them: sorted and
 //      summed, it gives that last token. (With top-k and top-p: once for each.)
 // Then the chunk that the draw falls into is found from the chunks' sums, and the token in it. Where the list
