@@ -143,7 +143,7 @@ def test_recipes_and_their_switches(recipe, tmp_path):
     """Every recipe gives a model that works; what it was made with is what inspect says."""
     bits = {"atom": 4, "atom-w4a8": 8, "rtn": 4}[recipe]
     for i, switches in enumerate(
-        ([], ["--kv-bits", "8"], ["--rotate-keys", "--no-gptq"], ["--outlier-bits", "16"], ["--lm-head-bits", "8"], ["--search-clips"])):
+        ([], ["--kv-bits", "8"], ["--rotate-keys", "--no-gptq"], ["--outlier-bits", "16"], ["--lm-head-bits", "8"], ["--search-clips"], ["--scales", "fp16"])):
         out = tmp_path / str(i)
         run_ok("quantize", MODEL, "-o", out, "--recipe", recipe, *TINY_QUANTIZE, *switches)
         settings = run_json("inspect", out)["quantization"]
@@ -151,6 +151,8 @@ def test_recipes_and_their_switches(recipe, tmp_path):
         assert settings["kv_cache_bits"] == (8 if "--kv-bits" in switches else 16 if recipe == "rtn" else 4)
         assert settings["rotate_keys"] == ("--rotate-keys" in switches)
         assert settings["outlier_bits"] == (16 if "--outlier-bits" in switches else 8)
+        fp16 = recipe == "rtn" or "--outlier-bits" in switches or "--scales" in switches
+        assert settings["scales"] == ("fp16" if fp16 else "integer")
         assert settings["lm_head_bits"] == (8 if "--lm-head-bits" in switches else 16)
         assert math.isfinite(perplexity(out))
 

@@ -29,6 +29,7 @@ constexpr const char* kWhereTextsAre =
 struct RecipeOverrides {
   std::optional<int> activation_bits;
   std::optional<int64_t> group_size;
+  std::optional<std::string> scales;
   std::optional<int64_t> outliers;
   std::optional<int> outlier_bits;
   std::optional<float> activation_clip;
@@ -47,6 +48,7 @@ struct RecipeOverrides {
     };
     set(recipe.activation_bits, activation_bits);
     set(recipe.group_size, group_size);
+    if (scales) recipe.integer_scales = *scales == "integer";
     if (outliers) recipe.outliers = outliers;
     set(recipe.outlier_bits, outlier_bits);
     set(recipe.activation_clip, activation_clip);
@@ -277,7 +279,7 @@ void add_recipe_options(CLI::App& command, const std::shared_ptr<Options>& optio
   RecipeOverrides& set = options->overrides;
   const std::string group = "Settings of the recipe (default: the recipe's own)";
   const auto option = [&](const std::string& name, auto& field, const std::string& help) {
-    command.add_option(name, field, help)->group(group);
+    return command.add_option(name, field, help)->group(group);
   };
   const auto flag = [&](const std::string& name, std::optional<bool>& field, const std::string& help,
                         const std::string& no_help) {
@@ -295,6 +297,10 @@ void add_recipe_options(CLI::App& command, const std::shared_ptr<Options>& optio
          "Bits of the normal channels of activations: 4, 8, or 16 (not quantized)");
   option("--group-size,--group", set.group_size,
          "Channels that share a scale; 0: all normal ones of a row or token");
+  option("--scales", set.scales,
+         "integer: those of a row or token are integer multiples of one number, so that sums stay integers; "
+         "fp16: any FP16 (default: integer, where there are groups and INT8 outliers)")
+      ->check(CLI::IsMember({"integer", "fp16"}));
   option("--outliers", set.outliers,
          "Outlier channels of every input (default: the number nearest to 128 that leaves whole groups)");
   option("--outlier-bits", set.outlier_bits, "Bits of outlier channels: 8 (INT8) or 16 (FP16)");

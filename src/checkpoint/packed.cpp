@@ -116,11 +116,19 @@ Json QuantizationConfig::to_json() const {
   Json outliers;
   for (const LayerInput input : kLayerInputs)
     outliers[name_of(input)] = outlier_channels[static_cast<size_t>(input)];
-  return {
-      {"quant_method", "atom"},       {"version", kPackedVersion},          {"recipe", recipe},
-      {"weight_bits", weight_bits},   {"activation_bits", activation_bits}, {"group_size", group_size},
-      {"outlier_channels", outliers}, {"outlier_bits", outlier_bits},       {"kv_cache_bits", kv_cache_bits},
-      {"rotate_keys", rotate_keys},   {"lm_head_bits", lm_head_bits},       {"calibration", calibration}};
+  return {{"quant_method", "atom"},
+          {"version", kPackedVersion},
+          {"recipe", recipe},
+          {"weight_bits", weight_bits},
+          {"activation_bits", activation_bits},
+          {"group_size", group_size},
+          {"scales", integer_scales ? "integer" : "fp16"},
+          {"outlier_channels", outliers},
+          {"outlier_bits", outlier_bits},
+          {"kv_cache_bits", kv_cache_bits},
+          {"rotate_keys", rotate_keys},
+          {"lm_head_bits", lm_head_bits},
+          {"calibration", calibration}};
 }
 
 QuantizationConfig QuantizationConfig::from_json(const Json& json, const std::string& source) {
@@ -129,13 +137,20 @@ QuantizationConfig QuantizationConfig::from_json(const Json& json, const std::st
   require(method == "atom", "{}: quantization_config.quant_method: expected \"atom\", found \"{}\"", source,
           printable(method));
   const auto version = reader.integer("version", 0, INT32_MAX);
-  require(version == kPackedVersion, "{}: quantization_config.version: expected {}, found {}", source,
-          kPackedVersion, version);
+  require(version >= 1 && version <= kPackedVersion,
+          "{}: quantization_config.version: expected 1 to {}, found {}", source, kPackedVersion, version);
   QuantizationConfig config;
   config.recipe = reader.text("recipe");
   config.weight_bits = reader.one_of("weight_bits", {4});
   config.activation_bits = reader.one_of("activation_bits", {4, 8, 16});
   config.group_size = reader.integer("group_size", 0, 1 << 20);
+  if (version >= 2) {
+    const std::string scales = reader.text("scales");
+    require(scales == "integer" || scales == "fp16",
+            "{}: quantization_config.scales: expected \"integer\" or \"fp16\", found \"{}\"", source,
+            printable(scales));
+    config.integer_scales = scales == "integer";
+  }
   FieldReader outliers(reader.field("outlier_channels"), source + ": quantization_config.outlier_channels");
   for (const LayerInput input : kLayerInputs) {
     config.outlier_channels[static_cast<size_t>(input)] = outliers.integer(name_of(input), 0, 1 << 20);
@@ -145,6 +160,9 @@ QuantizationConfig QuantizationConfig::from_json(const Json& json, const std::st
   config.kv_cache_bits = reader.one_of("kv_cache_bits", {4, 8, 16});
   config.rotate_keys = reader.boolean("rotate_keys");
   config.lm_head_bits = reader.one_of("lm_head_bits", {8, 16});
+  require(!config.integer_scales || (config.outlier_bits == 8 && config.activation_bits != 16),
+          "{}: quantization_config.scales: integer scales need INT8 outliers and quantized activations",
+          source);
   config.calibration = reader.object("calibration");
   reader.refuse_unknown();
   return config;

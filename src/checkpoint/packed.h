@@ -15,7 +15,8 @@
 /// low-bit tensors.
 namespace atom {
 
-inline constexpr int kPackedVersion = 1;
+/// What is written. Version 1 had no `scales`: they were FP16.
+inline constexpr int kPackedVersion = 2;
 
 /// The files of a packed checkpoint.
 inline constexpr std::array<std::string_view, 4> kPackedFiles = {"config.json", "model.safetensors",
@@ -44,6 +45,8 @@ struct QuantizationConfig {
   int activation_bits = 4;
   /// Channels that share a scale; 0: one scale for all normal channels of a row or token.
   int64_t group_size = 128;
+  /// All scales of a row or token are integer multiples of one number; otherwise each is any FP16.
+  bool integer_scales = false;
   /// Outlier channels of each input, indexed by LayerInput.
   std::array<int64_t, 4> outlier_channels{};
   /// 8: INT8; 16: FP16.

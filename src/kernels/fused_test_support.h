@@ -97,6 +97,9 @@ inline ::testing::AssertionResult same_activations(const QuantizedActivations& a
                << "token " << t << " sum " << g << ": " << a.sums(t)[g] << " and " << b.sums(t)[g];
       }
     }
+    if (!same_bits(a.unit(t), b.unit(t))) {
+      return ::testing::AssertionFailure() << "token " << t << " unit: " << a.unit(t) << " and " << b.unit(t);
+    }
     if (a.layout().outlier_type == OutlierType::fp16) {
       const auto same = same_floats(a.outliers_fp16(t), b.outliers_fp16(t), a.layout().n_outlier);
       if (!same)

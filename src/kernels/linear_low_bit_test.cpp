@@ -4,20 +4,22 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
 #include "base/random.h"
+#include "kernels/integer_scales.h"
 #include "kernels/ops.h"
 #include "tensor/half.h"
 
 namespace atom {
 namespace {
 
-/// How the numbers of a case are drawn.
-enum class Fill { random, extreme, zero_activations };
+/// How the numbers of a case are drawn. `bound`: all of one magnitude, so that sums are as large as can be.
+enum class Fill { random, extreme, zero_activations, bound };
 
 /// A weight in the canonical layout and activations that fit it.
 struct Case {
@@ -29,6 +31,9 @@ struct Case {
   std::vector<uint16_t> outliers_fp16;
   LowBitWeight weight;
   QuantizedActivations x;
+  /// With integer scales: those of the rows, [n, groups + 1] multipliers without a common divisor.
+  std::vector<double> units;
+  std::vector<int> multipliers;
 
   Case(uint64_t seed, int64_t m, int64_t n, const ChannelLayout& layout_, int bits, Fill fill = Fill::random);
 
@@ -36,9 +41,12 @@ struct Case {
     const int nibble = (values[static_cast<size_t>(row * weight.row_bytes() + k / 2)] >> (k % 2 * 4)) & 0xF;
     return nibble >= 8 ? nibble - 16 : nibble;
   }
+
+  void draw_integer_scales(Random& random, Fill fill);
 };
 
 int draw(Random& random, Fill fill, int low, int high) {
+  if (fill == Fill::bound) return low;
   if (fill == Fill::random) {
     return low + static_cast<int>(random.below(static_cast<uint64_t>(high - low + 1)));
   }
@@ -53,9 +61,50 @@ uint16_t draw_scale(Random& random) {
   return float_to_half(static_cast<float>(0.001 + random.uniform()));
 }
 
+/// A multiplier up to `most`.
+int draw_multiplier(Random& random, Fill fill, int least, int most) {
+  return fill == Fill::bound || random.below(4) == 0 ? most : draw(random, Fill::random, least, most);
+}
+
+/// Units of 7 bits, whose multiples are values of fp16; now and then a subnormal or 0.
+void Case::draw_integer_scales(Random& random, Fill fill) {
+  const int64_t groups = layout.groups();
+  for (int64_t row = 0; row < weight.n; ++row) {
+    const uint64_t kind = random.below(12);
+    double unit =
+        std::ldexp(static_cast<double>(64 + random.below(64)), -20 + static_cast<int>(random.below(12)));
+    if (kind == 0) unit = std::ldexp(static_cast<double>(1 + random.below(63)), -24);
+    if (kind == 1) unit = 0;
+    std::vector<int> drawn;
+    for (int64_t g = 0; g < groups; ++g) drawn.push_back(draw_multiplier(random, fill, 0, 16));
+    // A common divisor would make them smaller.
+    if (fill == Fill::bound) drawn[0] = 15;
+    drawn.push_back(layout.n_outlier == 0 ? 0 : draw_multiplier(random, fill, 0, 4));
+    for (int64_t g = 0; g < groups; ++g) {
+      const auto at = static_cast<size_t>(g);
+      scales[static_cast<size_t>(row * groups + g)] = float_to_half(static_cast<float>(unit * drawn[at]));
+    }
+    if (layout.n_outlier > 0) {
+      outlier_scales[static_cast<size_t>(row)] = float_to_half(static_cast<float>(unit * drawn.back()));
+    }
+    const int divisor = unit == 0 ? 0 : std::accumulate(drawn.begin(), drawn.end(), 0, std::gcd<int, int>);
+    for (const int multiplier : drawn) multipliers.push_back(divisor == 0 ? 0 : multiplier / divisor);
+    units.push_back(unit * divisor);
+  }
+  const int most = x.spec().bits == 4 ? 16 : 1;
+  for (int64_t t = 0; t < x.tokens(); ++t) {
+    x.units()[t] = x.scales(t)[0] == 0.0f ? 0.0f : static_cast<float>(random.uniform());
+    for (int64_t g = 0; g <= groups; ++g) {
+      x.scales(t)[g] = static_cast<float>(draw_multiplier(random, fill, 1, g < groups ? most : 64));
+    }
+  }
+}
+
 Case::Case(uint64_t seed, int64_t m, int64_t n, const ChannelLayout& layout_, int bits, Fill fill)
     : layout(layout_) {
   Random random(seed);
+  // The bound of int32 is for what the quantizers give.
+  const int lowest = layout.integer_scales ? -127 : -128;
   weight.n = n;
   weight.layout = layout;
   const int64_t k_normal = layout.k_normal();
@@ -71,7 +120,7 @@ Case::Case(uint64_t seed, int64_t m, int64_t n, const ChannelLayout& layout_, in
   for (auto& s : scales) s = draw_scale(random);
   if (layout.outlier_type == OutlierType::int8) {
     outliers.resize(static_cast<size_t>(n * layout.n_outlier));
-    for (auto& w : outliers) w = static_cast<int8_t>(draw(random, fill, -128, 127));
+    for (auto& w : outliers) w = static_cast<int8_t>(draw(random, fill, lowest, 127));
     outlier_scales.resize(layout.n_outlier == 0 ? 0 : static_cast<size_t>(n));
     for (auto& s : outlier_scales) s = draw_scale(random);
   } else {
@@ -99,7 +148,7 @@ Case::Case(uint64_t seed, int64_t m, int64_t n, const ChannelLayout& layout_, in
     }
     for (int64_t k = 0; k < layout.n_outlier; ++k) {
       const bool int8 = layout.outlier_type == OutlierType::int8;
-      const int v = zero || !int8 ? 0 : draw(random, fill, -128, 127);
+      const int v = zero || !int8 ? 0 : draw(random, fill, lowest, 127);
       x.values(t)[x.outlier_offset() + k] = static_cast<int8_t>(v);
       x.sums(t)[layout.groups()] += v;
       if (!int8) {
@@ -107,6 +156,18 @@ Case::Case(uint64_t seed, int64_t m, int64_t n, const ChannelLayout& layout_, in
       }
     }
   }
+  if (layout.integer_scales) draw_integer_scales(random, fill);
+}
+
+ChannelLayout with_integer_scales(ChannelLayout layout) {
+  layout.integer_scales = true;
+  return layout;
+}
+
+/// The layout with fp16 scales, and with integer ones where it can have them.
+std::vector<ChannelLayout> both_scales(const ChannelLayout& layout) {
+  if (layout.outlier_type != OutlierType::int8) return {layout};
+  return {layout, with_integer_scales(layout)};
 }
 
 const CpuIsa kLevels[] = {CpuIsa::avx2, CpuIsa::avx512, CpuIsa::avx512vnni};
@@ -140,41 +201,72 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
+int64_t dot(const Case& c, int64_t t, int64_t row, int64_t g) {
+  const ChannelLayout& layout = c.layout;
+  int64_t sum = 0;
+  if (g == layout.groups()) {
+    for (int64_t k = 0; k < layout.n_outlier; ++k) {
+      sum += int64_t{c.x.values(t)[c.x.outlier_offset() + k]} *
+             c.outliers[static_cast<size_t>(row * layout.n_outlier + k)];
+    }
+    return sum;
+  }
+  for (int64_t k = g * layout.group; k < std::min((g + 1) * layout.group, layout.k_normal()); ++k) {
+    sum += int64_t{c.x.values(t)[k]} * c.weight_value(row, k);
+  }
+  return sum;
+}
+
+int64_t integer_sum(const Case& c, int64_t t, int64_t row) {
+  const int64_t groups = c.layout.groups();
+  int64_t sum = 0;
+  for (int64_t g = 0; g <= groups; ++g) {
+    const int multiplier = c.multipliers[static_cast<size_t>(row * (groups + 1) + g)];
+    sum += dot(c, t, row, g) * multiplier * static_cast<int64_t>(c.x.scales(t)[g]);
+  }
+  return sum;
+}
+
+float expected_integer_output(const Case& c, int64_t t, int64_t row) {
+  const int64_t sum = integer_sum(c, t, row);
+  EXPECT_EQ(sum, static_cast<int32_t>(sum));
+  const auto unit = static_cast<float>(c.units[static_cast<size_t>(row)]);
+  return static_cast<float>(sum) * (c.x.units()[t] * unit);
+}
+
 /// The contract, computed independently: integers in int64, one product of scales, fma.
+float expected_half_output(const Case& c, int64_t t, int64_t row) {
+  const ChannelLayout& layout = c.layout;
+  float acc = 0.0f;
+  for (int64_t g = 0; g < layout.groups(); ++g) {
+    const float w_scale = half_to_float(c.scales[static_cast<size_t>(row * layout.groups() + g)]);
+    acc = std::fma(static_cast<float>(dot(c, t, row, g)), c.x.scales(t)[g] * w_scale, acc);
+  }
+  if (layout.n_outlier > 0 && layout.outlier_type == OutlierType::int8) {
+    const float w_scale = half_to_float(c.outlier_scales[static_cast<size_t>(row)]);
+    acc = std::fma(static_cast<float>(dot(c, t, row, layout.groups())),
+                   c.x.scales(t)[layout.groups()] * w_scale, acc);
+  }
+  if (layout.outlier_type == OutlierType::fp16) {
+    for (int64_t k = 0; k < layout.n_outlier; ++k) {
+      const float w = half_to_float(c.outliers_fp16[static_cast<size_t>(row * layout.n_outlier + k)]);
+      acc = std::fma(c.x.outliers_fp16(t)[k], w, acc);
+    }
+  }
+  return acc;
+}
+
 std::vector<float> expected_output(const Case& c, bool accumulate) {
   std::vector<float> out;
-  const ChannelLayout& layout = c.layout;
   for (int64_t t = 0; t < c.x.tokens(); ++t) {
     for (int64_t row = 0; row < c.weight.n; ++row) {
-      float acc = 0.0f;
-      for (int64_t g = 0; g < layout.groups(); ++g) {
-        int64_t sum = 0;
-        for (int64_t k = g * layout.group; k < std::min((g + 1) * layout.group, layout.k_normal()); ++k) {
-          sum += int64_t{c.x.values(t)[k]} * c.weight_value(row, k);
-        }
-        const float w_scale = half_to_float(c.scales[static_cast<size_t>(row * layout.groups() + g)]);
-        acc = std::fma(static_cast<float>(sum), c.x.scales(t)[g] * w_scale, acc);
-      }
-      if (layout.n_outlier > 0 && layout.outlier_type == OutlierType::int8) {
-        int64_t sum = 0;
-        for (int64_t k = 0; k < layout.n_outlier; ++k) {
-          sum += int64_t{c.x.values(t)[c.x.outlier_offset() + k]} *
-                 c.outliers[static_cast<size_t>(row * layout.n_outlier + k)];
-        }
-        const float w_scale = half_to_float(c.outlier_scales[static_cast<size_t>(row)]);
-        acc = std::fma(static_cast<float>(sum), c.x.scales(t)[layout.groups()] * w_scale, acc);
-      }
-      if (layout.outlier_type == OutlierType::fp16) {
-        for (int64_t k = 0; k < layout.n_outlier; ++k) {
-          const float w = half_to_float(c.outliers_fp16[static_cast<size_t>(row * layout.n_outlier + k)]);
-          acc = std::fma(c.x.outliers_fp16(t)[k], w, acc);
-        }
-      }
+      float y =
+          c.layout.integer_scales ? expected_integer_output(c, t, row) : expected_half_output(c, t, row);
       if (accumulate) {
         const auto at = static_cast<size_t>(t * (c.weight.n + 5) + row);
-        acc = 0.25f * static_cast<float>(at % 7) + acc;
+        y = 0.25f * static_cast<float>(at % 7) + y;
       }
-      out.push_back(acc);
+      out.push_back(y);
     }
   }
   return out;
@@ -206,7 +298,8 @@ void check(const Case& c, int bits, bool accumulate = false) {
 std::string describe(int64_t m, int64_t n, const ChannelLayout& layout, int bits) {
   return "m " + std::to_string(m) + " n " + std::to_string(n) + " k " + std::to_string(layout.k) +
          " outliers " + std::to_string(layout.n_outlier) + " group " + std::to_string(layout.group) +
-         (layout.outlier_type == OutlierType::int8 ? " int8" : " fp16") + " bits " + std::to_string(bits);
+         (layout.outlier_type == OutlierType::int8 ? " int8" : " fp16") + " bits " + std::to_string(bits) +
+         (layout.integer_scales ? " integer scales" : "");
 }
 
 TEST(LinearLowBit, LevelsThatThisProcessorHas) {
@@ -221,10 +314,11 @@ TEST(LinearLowBit, LevelsThatThisProcessorHas) {
 
 TEST(LinearLowBit, EveryBatchSizeOfTheModelsShapes) {
   for (int64_t m = 1; m <= 70; ++m) {
-    const ChannelLayout layout{m % 2 == 0 ? 576 : 320, 64, 128, OutlierType::int8};
-    const int bits = m % 3 == 0 ? 8 : 4;
-    SCOPED_TRACE(describe(m, 70, layout, bits));
-    check(Case(static_cast<uint64_t>(m), m, 70, layout, bits), bits);
+    for (const auto& layout : both_scales({m % 2 == 0 ? 576 : 320, 64, 128, OutlierType::int8})) {
+      const int bits = m % 3 == 0 ? 8 : 4;
+      SCOPED_TRACE(describe(m, 70, layout, bits));
+      check(Case(static_cast<uint64_t>(m), m, 70, layout, bits), bits);
+    }
   }
 }
 
@@ -248,11 +342,12 @@ TEST(LinearLowBit, EdgesOfEveryDimension) {
                                                                                     {1037, 13, 512},
                                                                                     {2600, 5, 2595},
                                                                                     {37, 3, 6}}) {
-          const ChannelLayout layout{k, outliers, group, type};
-          const int64_t m = 1 + static_cast<int64_t>(seed % 14);
-          SCOPED_TRACE(describe(m, n, layout, bits));
-          check(Case(seed, m, n, layout, bits), bits, seed % 2 == 0);
-          ++seed;
+          for (const auto& layout : both_scales({k, outliers, group, type})) {
+            const int64_t m = 1 + static_cast<int64_t>(seed % 14);
+            SCOPED_TRACE(describe(m, n, layout, bits));
+            check(Case(seed, m, n, layout, bits), bits, seed / 2 % 2 == 0);
+            ++seed;
+          }
         }
       }
     }
@@ -261,22 +356,47 @@ TEST(LinearLowBit, EdgesOfEveryDimension) {
 
 TEST(LinearLowBit, ExtremeValuesDoNotSaturate) {
   for (const int bits : {4, 8}) {
-    for (const int64_t group : {128, 1024, 4096}) {
-      const ChannelLayout layout{4096 + 512, 512, group, OutlierType::int8};
-      for (uint64_t seed = 0; seed < 3; ++seed) {
-        SCOPED_TRACE(describe(13, 33, layout, bits));
-        check(Case(seed, 13, 33, layout, bits, Fill::extreme), bits);
+    // 508 and 512: sums of groups within 16 bits and beyond.
+    for (const int64_t group : {128, 508, 512, 1024, 4096}) {
+      for (const auto& layout : both_scales({4096 + 496, 496, group, OutlierType::int8})) {
+        for (uint64_t seed = 0; seed < 3; ++seed) {
+          SCOPED_TRACE(describe(13, 33, layout, bits));
+          check(Case(seed, 13, 33, layout, bits, Fill::extreme), bits);
+        }
       }
     }
   }
 }
 
+/// The largest sums that int32 has to hold: all channels at their lowest, all multipliers at their largest.
+TEST(LinearLowBit, IntegerSumsReachTheBound) {
+  for (const int bits : {4, 8}) {
+    for (const auto& [k_normal, group] : std::vector<std::array<int64_t, 2>>{
+             {128, 128}, {511, 511}, {512, 512}, {4096, 128}, {28672, 28672}, {131071, 128}}) {
+      int64_t n_outlier = 0;
+      while (integer_scales::fits(k_normal, n_outlier + 1)) ++n_outlier;
+      const ChannelLayout layout{k_normal + n_outlier, n_outlier, group};
+      SCOPED_TRACE(describe(3, 17, layout, bits));
+      Case c(5, 3, 17, with_integer_scales(layout), bits, Fill::bound);
+      // Every other row near the lowest sum.
+      for (int64_t i = 0; i < 17 * n_outlier; ++i) {
+        c.outliers[static_cast<size_t>(i)] = i / n_outlier % 2 == 0 ? -127 : 127;
+      }
+      int64_t largest = 0;
+      for (int64_t row = 0; row < 17; ++row) largest = std::max(largest, integer_sum(c, 0, row));
+      EXPECT_GT(largest, INT32_MAX - (int64_t{1} << 25));
+      check(c, bits);
+    }
+  }
+}
+
 TEST(LinearLowBit, AllZeroTokensGiveZero) {
-  const ChannelLayout layout{576, 64, 128, OutlierType::int8};
-  const Case c(7, 9, 40, layout, 4, Fill::zero_activations);
-  check(c, 4);
-  const auto canonical = prepare(c.weight, 4, WeightLayout::canonical);
-  for (const float v : run_on({nullptr, CpuIsa::reference}, c, canonical, nullptr)) EXPECT_EQ(v, 0.0f);
+  for (const auto& layout : both_scales({576, 64, 128, OutlierType::int8})) {
+    const Case c(7, 9, 40, layout, 4, Fill::zero_activations);
+    check(c, 4);
+    const auto canonical = prepare(c.weight, 4, WeightLayout::canonical);
+    for (const float v : run_on({nullptr, CpuIsa::reference}, c, canonical, nullptr)) EXPECT_EQ(v, 0.0f);
+  }
 }
 
 TEST(LinearLowBit, RandomShapes) {
@@ -287,7 +407,8 @@ TEST(LinearLowBit, RandomShapes) {
     const auto outliers =
         static_cast<int64_t>(random.below(3) == 0 ? 0 : random.below(static_cast<uint64_t>(k) + 1));
     const int64_t group = random.below(8) == 0 ? k : static_cast<int64_t>(4 * (1 + random.below(40)));
-    const ChannelLayout layout{k, outliers, group, type};
+    ChannelLayout layout{k, outliers, group, type};
+    layout.integer_scales = type == OutlierType::int8 && random.below(2) == 0;
     const auto m = static_cast<int64_t>(1 + random.below(40));
     const auto n = static_cast<int64_t>(1 + random.below(100));
     const int bits = random.below(2) == 0 ? 4 : 8;
@@ -297,30 +418,31 @@ TEST(LinearLowBit, RandomShapes) {
 }
 
 TEST(LinearLowBit, ATokenDoesNotDependOnItsBatch) {
-  const ChannelLayout layout{576, 64, 128, OutlierType::int8};
   const int64_t m = 61;
   const int64_t n = 100;
-  const Case c(5, m, n, layout, 4);
-  for (const CpuIsa isa : kLevels) {
-    if (isa > detect_cpu_isa()) continue;
-    const DeviceContext device{nullptr, isa};
-    const auto w = prepare(device, c.weight, 4);
-    const auto whole = run_on(device, c, w, name_of(isa));
-    for (int64_t t = 0; t < m; ++t) {
-      Case alone(5, 1, n, layout, 4);
-      std::copy_n(c.x.values(t), c.x.stride(), alone.x.values(0));
-      std::copy_n(c.x.scales(t), c.x.scale_stride(), alone.x.scales(0));
-      std::copy_n(c.x.sums(t), c.x.scale_stride(), alone.x.sums(0));
-      const auto row = run_on(device, alone, w, name_of(isa));
-      EXPECT_EQ(0, std::memcmp(row.data(), whole.data() + t * n, static_cast<size_t>(n) * sizeof(float)));
+  for (const auto& layout : both_scales({576, 64, 128, OutlierType::int8})) {
+    const Case c(5, m, n, layout, 4);
+    for (const CpuIsa isa : kLevels) {
+      if (isa > detect_cpu_isa()) continue;
+      const DeviceContext device{nullptr, isa};
+      const auto w = prepare(device, c.weight, 4);
+      const auto whole = run_on(device, c, w, name_of(isa));
+      for (int64_t t = 0; t < m; ++t) {
+        Case alone(5, 1, n, layout, 4);
+        std::copy_n(c.x.values(t), c.x.stride(), alone.x.values(0));
+        std::copy_n(c.x.scales(t), c.x.scale_stride(), alone.x.scales(0));
+        std::copy_n(c.x.sums(t), c.x.scale_stride(), alone.x.sums(0));
+        if (layout.integer_scales) alone.x.units()[0] = c.x.unit(t);
+        const auto row = run_on(device, alone, w, name_of(isa));
+        EXPECT_EQ(0, std::memcmp(row.data(), whole.data() + t * n, static_cast<size_t>(n) * sizeof(float)));
+      }
     }
   }
 }
 
 TEST(LinearLowBit, NoTokens) {
-  const ChannelLayout layout{128, 0, 128, OutlierType::int8};
-  const Case c(5, 0, 16, layout, 4);
-  check(c, 4);
+  for (const auto& layout : both_scales({128, 0, 128, OutlierType::int8}))
+    check(Case(5, 0, 16, layout, 4), 4);
 }
 
 TEST(Prepare, RefusesGroupsThatCannotBeRepacked) {

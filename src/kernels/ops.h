@@ -101,7 +101,7 @@ struct Sample {
 
 /// out[i] = offset + scale * a number that is normal but for its tails (numerics::random_normal) for f32,
 /// f16, bf16 and f8; a byte of any value for u8, and in [-127, 127] for i8. The same on every device for a
-/// seed.
+/// seed. With a `quantum`, numbers are multiples of it, 1 to 16.
 struct RandomFill {
   void* out;
   int64_t count;
@@ -109,6 +109,7 @@ struct RandomFill {
   float scale;
   float offset;
   uint64_t seed;
+  float quantum = 0.0f;
 };
 
 /// y[m, n] = sum_k x[m, k] * w[n, k] (+ y where `accumulate`). w [n, k] row-major in f32, f16 or bf16.
@@ -123,7 +124,8 @@ struct LinearFloat {
 /// y = x * w^T for quantized x and w (+ y where `accumulate`). Exact int32 sums inside a group, then
 /// acc = fma(float(sum), sx * sw, acc) from 0, groups ascending, outliers last (FP16 outliers: acc = fma(x,
 /// w, acc), channels ascending; FP8 outliers: as INT8 ones, of a float sum = fma(qx, qw, sum), channels
-/// ascending); y = acc, or y + acc.
+/// ascending); y = acc, or y + acc. With integer scales acc = float(S) * (ux * uw), S the exact int32 sum of
+/// all groups' and the outliers' sums, each times its two multipliers.
 struct LinearLowBit {
   const QuantizedActivations* x;
   const PreparedWeight* w;

@@ -3,7 +3,9 @@
 #include "base/error.h"
 #include "kernels/cpu/linear/packed_layout.h"
 #include "kernels/cuda.h"
+#include "kernels/integer_scales.h"
 #include "kernels/ops.h"
+#include "tensor/half.h"
 
 // Repacking of canonical low-bit weights into the layout that a device's kernel reads, once, when a model is
 // loaded. The layouts are described in kernels/cpu/linear/packed_layout.h.
@@ -44,6 +46,22 @@ void pack_normal(const LowBitWeight& weight, const PackedLayout& packed, Prepare
     for (int64_t g = 0; g < packed.groups; ++g) {
       out.scales[static_cast<size_t>(packed.scale(row, g))] = weight.scales[row * packed.groups + g];
     }
+  }
+}
+
+/// Scales to multipliers and units.
+void split_scales(const LowBitWeight& weight, const PackedLayout& packed, PreparedWeight& out) {
+  out.units = Buffer<float>(static_cast<size_t>(packed.blocks * packed.rows));
+  for (int64_t row = 0; row < weight.n; ++row) {
+    const uint16_t outlier = packed.n_outlier > 0 ? weight.outlier_scales[row] : uint16_t{0};
+    const int64_t unit =
+        integer_scales::unit_steps(weight.scales + row * packed.groups, packed.groups, outlier);
+    const auto split = [unit](uint16_t& scale) {
+      scale = float_to_half(static_cast<float>(integer_scales::multiplier_of(scale, unit)));
+    };
+    for (int64_t g = 0; g < packed.groups; ++g) split(out.scales[static_cast<size_t>(packed.scale(row, g))]);
+    if (packed.n_outlier > 0) split(out.outlier_scales[static_cast<size_t>(row)]);
+    out.units[static_cast<size_t>(row)] = integer_scales::from_steps(unit);
   }
 }
 
@@ -127,6 +145,7 @@ PreparedWeight prepare(const LowBitWeight& weight, int activation_bits, WeightLa
   const PackedLayout packed(rows, weight.n, weight.layout);
   pack_normal(weight, packed, out);
   pack_outliers(weight, packed, out);
+  if (weight.layout.integer_scales) split_scales(weight, packed, out);
   return out;
 }
 

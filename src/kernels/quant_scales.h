@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cmath>
+
 #include "base/host_device.h"
+#include "kernels/integer_scales.h"
 #include "kernels/numerics.h"
 
 /// What all implementations of the ops of quantization share: the ranges of low-bit weights and the search of
@@ -26,6 +29,42 @@ ATOM_HOST_DEVICE inline double squared_error(float weight, double importance, fl
   const auto q = static_cast<float>(numerics::quantize(weight, inverse, kInt4Low, kInt4Max));
   const double difference = static_cast<double>(weight) - static_cast<double>(q * scale);
   return importance * difference * difference;
+}
+
+/// The scale of INT8 outliers: never clipped.
+ATOM_HOST_DEVICE inline float outlier_scale(float largest) {
+  return numerics::symmetric_scale(largest, 1.0f, kInt8Max);
+}
+
+// Integer scales (kernels/integer_scales.h) of a row. Its unit is chosen before anything of it is quantized:
+// integer_scales::weight_unit() of the largest of what its groups ask for, each by its rule's clip (a search
+// is yet to clip: 1), and of outlier_scale(). A group's multiplier is chosen when its turn comes, from the
+// values at that moment.
+
+/// The largest multiplier up to `most` whose multiple is a finite fp16.
+ATOM_HOST_DEVICE inline int most_multiples(float unit, int most) {
+  const float finite = floorf(numerics::kHalfMax / unit);
+  return finite < static_cast<float>(most) ? static_cast<int>(finite) : most;
+}
+
+/// The scale of a group with a fixed clip, where `scale` is what its values ask for: the nearest multiple.
+ATOM_HOST_DEVICE inline float group_multiple(float scale, float unit) {
+  const int most = most_multiples(unit, integer_scales::kMostOfGroup);
+  return unit * integer_scales::group_multiplier(scale, numerics::inverse_scale(unit), most);
+}
+
+/// The scales that a search tries, ascending; of those with the least error it takes the first.
+ATOM_HOST_DEVICE inline int multiple_count(float unit) {
+  return most_multiples(unit, integer_scales::kMostOfGroup);
+}
+ATOM_HOST_DEVICE inline float candidate_multiple(float unit, int step) {
+  return unit * static_cast<float>(step + 1);
+}
+
+/// The scale of the outliers, where `scale` is what their values ask for: the least multiple not below it.
+ATOM_HOST_DEVICE inline float outlier_multiple(float scale, float unit) {
+  const int most = most_multiples(unit, integer_scales::kMostOfOutlierWeights);
+  return unit * integer_scales::outlier_multiplier(scale, numerics::inverse_scale(unit), most);
 }
 
 }  // namespace atom::quant_scales

@@ -35,12 +35,13 @@ void QuantizedActivations::resize(int64_t tokens, const ActivationSpec& spec) {
   const size_t had = values_.size();
   grow(values_, tokens * stride_, memory_);
   grow(scales_, tokens * scale_stride(), memory_);
+  if (layout.integer_scales) grow(units_, tokens, memory_);
   grow(sums_, tokens * scale_stride(), memory_);
   if (layout.outlier_type == OutlierType::fp16) grow(outliers_fp16_, tokens * layout.n_outlier, memory_);
   // A GPU's ops write the padding themselves.
   if (memory_ != nullptr) return;
   // A fresh buffer is zero; one that held another shape has that shape's values where padding is now.
-  if (!same_shape && values_.size() == had) std::memset(values_.data(), 0, values_.size());
+  if (!same_shape && had > 0 && values_.size() == had) std::memset(values_.data(), 0, values_.size());
 }
 
 }  // namespace atom

@@ -20,6 +20,9 @@ struct ChannelLayout {
   /// Channels that share a scale; the last group may be shorter. Equal to k_normal() for one scale a row.
   int64_t group = 128;
   OutlierType outlier_type = OutlierType::int8;
+  /// Scales of a row and of a token are integer multiples of one number (kernels/integer_scales.h): INT8
+  /// outliers only.
+  bool integer_scales = false;
 
   ATOM_HOST_DEVICE int64_t k_normal() const { return k - n_outlier; }
   ATOM_HOST_DEVICE int64_t groups() const { return k_normal() == 0 ? 0 : (k_normal() + group - 1) / group; }
@@ -31,11 +34,10 @@ inline bool is_dense8(const ChannelLayout& layout) {
   return layout.k_normal() == 0 && layout.outlier_type != OutlierType::fp16 && layout.k % 16 == 0;
 }
 
-/// Whether the blocked layouts of kernels/cuda/layout.h hold it: INT8 outliers, whole groups of 128. Layers
-/// of bytes alone stay in rows.
+/// Whether the blocked layouts of kernels/cuda/layout.h hold it: integer scales, whole groups of 128.
 inline bool fits_blocks(const ChannelLayout& layout) {
-  const bool whole = layout.k_normal() == 0 || (layout.group == 128 && layout.k_normal() % 128 == 0);
-  return whole && layout.outlier_type == OutlierType::int8 && !is_dense8(layout);
+  return layout.integer_scales && layout.group == 128 && layout.k_normal() > 0 &&
+         layout.k_normal() % 128 == 0;
 }
 
 /// How the input of a linear layer is quantized at run time.
@@ -56,7 +58,9 @@ struct ActivationSpec {
 /// values  [tokens, stride] int8: normal channels at [0, k_normal), zeros up to outlier_offset, INT8 (or FP8)
 ///         outliers at [outlier_offset, outlier_offset + n_outlier), zeros up to stride. Offset and stride
 ///         are multiples of 64.
-/// scales  [tokens, groups + 1] float, each a value of fp16: one a group, then the outliers' one.
+/// scales  [tokens, groups + 1] float, each a value of fp16: one a group, then the outliers' one. With
+///         integer scales: multipliers of the token's unit.
+/// units   [tokens] float, with integer scales only.
 /// sums    [tokens, groups + 1] int32: the sum of the quantized values of each group, then of the outliers (0
 ///         for FP8). Kernels that store weights with an offset subtract offset * sum.
 /// outliers_fp16 [tokens, n_outlier] float, each a value of fp16: only for OutlierType::fp16 (values then
@@ -89,6 +93,8 @@ class QuantizedActivations {
   const int8_t* values() const { return values_.data(); }
   float* scales() { return scales_.data(); }
   const float* scales() const { return scales_.data(); }
+  float* units() { return units_.data(); }
+  const float* units() const { return units_.data(); }
   float* outliers_fp16() { return outliers_fp16_.data(); }
   const float* outliers_fp16() const { return outliers_fp16_.data(); }
 
@@ -96,6 +102,10 @@ class QuantizedActivations {
   const int8_t* values(int64_t token) const { return values_.data() + token * stride_; }
   float* scales(int64_t token) { return scales_.data() + token * scale_stride(); }
   const float* scales(int64_t token) const { return scales_.data() + token * scale_stride(); }
+  /// What scales(token) are multiples of.
+  float unit(int64_t token) const {
+    return layout().integer_scales ? units_[static_cast<size_t>(token)] : 1.0f;
+  }
   int32_t* sums(int64_t token) { return sums_.data() + token * scale_stride(); }
   const int32_t* sums(int64_t token) const { return sums_.data() + token * scale_stride(); }
   float* outliers_fp16(int64_t token) { return outliers_fp16_.data() + token * spec_.layout.n_outlier; }
@@ -111,6 +121,7 @@ class QuantizedActivations {
   int64_t stride_ = 0;
   Buffer<int8_t> values_;
   Buffer<float> scales_;
+  Buffer<float> units_;
   Buffer<int32_t> sums_;
   Buffer<float> outliers_fp16_;
 };
@@ -120,6 +131,8 @@ class QuantizedActivations {
 ///
 /// values         [n, ceil(k_normal / 2)] bytes: INT4 two's complement, the even channel in the low nibble.
 /// scales         [n, groups] fp16 bits.
+///                With integer scales: every scale of a row, the outliers' included, is a multiple of one
+///                number as integer_scales::are_integer() says.
 /// outliers       [n, n_outlier] int8 with outlier_scales [n] fp16 bits (FP8: its bits, all scales equal), or
 /// outliers_fp16  [n, n_outlier] fp16 bits.
 struct LowBitWeight {
@@ -167,10 +180,13 @@ struct PreparedWeight {
   int activation_bits = 4;
   WeightLayout weight_layout = WeightLayout::canonical;
   Buffer<uint8_t> values;
+  /// With integer scales, in layouts but the canonical one: scales and outlier_scales are multipliers, as
+  /// fp16, of `units`, one a row.
   Buffer<uint16_t> scales;
   Buffer<int8_t> outliers;
   Buffer<uint16_t> outlier_scales;
   Buffer<uint16_t> outliers_fp16;
+  Buffer<float> units;
 
   /// Of a weight in the canonical layout.
   LowBitWeight view() const {

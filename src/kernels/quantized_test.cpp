@@ -75,6 +75,23 @@ TEST(QuantizedActivations, PaddingIsZeroAfterEveryChangeOfShape) {
   }
 }
 
+TEST(QuantizedActivations, HasUnitsWithIntegerScales) {
+  ActivationSpec spec = spec_of(576, 64, 128);
+  QuantizedActivations a;
+  a.resize(3, spec);
+  EXPECT_EQ(a.unit(2), 1.0f);
+  spec.layout.integer_scales = true;
+  a.resize(5, spec);
+  for (int64_t t = 0; t < 5; ++t) a.units()[t] = static_cast<float>(t) + 0.5f;
+  EXPECT_EQ(a.unit(4), 4.5f);
+  fill(a);
+  expect_zero_padding(a);
+  // The same memory with another meaning.
+  a.resize(5, spec_of(576, 64, 128));
+  EXPECT_EQ(a.unit(4), 1.0f);
+  expect_zero_padding(a);
+}
+
 TEST(QuantizedActivations, KeepsMemoryWhenItShrinks) {
   QuantizedActivations a;
   a.resize(64, spec_of(576, 64, 128));

@@ -7,6 +7,8 @@ namespace {
 constexpr float kDeviation = 0.02f;
 constexpr float kScale = 0.0045f;
 constexpr float kOutlierScale = 0.0003f;
+/// What integer scales are multiples of: 12 of it are near kScale, one is near kOutlierScale.
+constexpr float kUnit = 0x1.8p-12f;
 /// FP8 values of this deviation are 0.02 with a scale of 2^-11.
 constexpr float kFloat8Deviation = 41.0f;
 constexpr float kFloat8Scale = 0x1.0p-11f;
@@ -18,7 +20,8 @@ PreparedWeight random_weight(const DeviceContext& device, int64_t n, const Chann
   const LowBitWeight shape{n, layout};
   Random seeds(seed);
   const auto scales = [&](int64_t count, float scale) {
-    return random_buffer<uint16_t>(device, count, DType::f16, scale / 8, scale, seeds.next());
+    return random_buffer<uint16_t>(device, count, DType::f16, scale / 8, scale, seeds.next(),
+                                   layout.integer_scales ? kUnit : 0.0f);
   };
   PreparedWeight weight;
   weight.n = n;

@@ -11,10 +11,10 @@ namespace atom {
 
 template <class T>
 Buffer<T> random_buffer(const DeviceContext& device, int64_t count, DType dtype, float scale = 1.0f,
-                        float offset = 0.0f, uint64_t seed = 1) {
+                        float offset = 0.0f, uint64_t seed = 1, float quantum = 0.0f) {
   assert(sizeof(T) == size_of(dtype));
   Buffer<T> out(static_cast<size_t>(count), device.memory);
-  run(device, RandomFill{out.data(), count, dtype, scale, offset, seed});
+  run(device, RandomFill{out.data(), count, dtype, scale, offset, seed, quantum});
   return out;
 }
 

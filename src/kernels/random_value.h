@@ -12,7 +12,10 @@ namespace atom {
 /// Element `i` of a RandomFill, the definition for host and device.
 ATOM_HOST_DEVICE inline void put_random_value(const RandomFill& op, int64_t i) {
   const uint64_t word = random_word(op.seed, static_cast<uint64_t>(i));
-  const float value = op.offset + op.scale * numerics::random_normal(word);
+  float value = op.offset + op.scale * numerics::random_normal(word);
+  if (op.quantum > 0.0f) {
+    value = op.quantum * static_cast<float>(numerics::quantize(value, 1.0f / op.quantum, 1.0f, 16.0f));
+  }
   switch (op.dtype) {
     case DType::f32:
       static_cast<float*>(op.out)[i] = value;

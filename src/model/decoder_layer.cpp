@@ -96,6 +96,7 @@ std::vector<int64_t> Workspace::addresses() const {
   for (const auto* buffer : {&normed_, &qkv_, &attention_, &gate_up_, &inner_, &hidden_}) add(buffer->data());
   add(quantized_.values());
   add(quantized_.scales());
+  add(quantized_.units());
   add(rope_.cos.data());
   add(batch_.data());
   return addresses;

@@ -183,6 +183,10 @@ std::string slow_kernel_reason(const DeviceContext& device, const ChannelLayout&
   if (weight_layout != WeightLayout::canonical || !has_faster) return "";
   if (device.cuda != nullptr && device.exact && (weight_only || fp8)) return "the fast kernel is not exact";
   if (fp8) return "no fast kernel for FP8 layers of this size";
+  if (device.cuda != nullptr && layout.k_normal() > 0 && layout.outlier_type == OutlierType::int8 &&
+      !layout.integer_scales && !weight_only) {
+    return "no fast kernel for FP16 scales";
+  }
   if (weight_only) return fmt::format("no fast kernel for {} inputs in groups of {}", layout.k, layout.group);
   return fmt::format("no fast kernel for {} of {}",
                      layout.outlier_type == OutlierType::fp16 ? "FP16 outliers and groups" : "groups",

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "kernels/integer_scales.h"
 #include "model/weights.h"
 
 namespace atom {
@@ -90,6 +91,7 @@ ActivationSpec activation_spec_of(const QuantizationConfig& quantization, int64_
   spec.layout.outlier_type = quantization.fp8                 ? OutlierType::fp8
                              : quantization.outlier_bits == 8 ? OutlierType::int8
                                                               : OutlierType::fp16;
+  spec.layout.integer_scales = quantization.integer_scales && spec.layout.k_normal() > 0;
   if (quantization.fp8) spec.scale = kRandomFloat8Scale;
   spec.bits = quantization.activation_bits;
   return spec;
@@ -110,6 +112,11 @@ void Model::check_quantization(const std::string& source) const {
     require(quantization_->activation_bits != 16 || n_outlier == 0,
             "{}: quantization_config.outlier_channels.{}: expected 0 with activations of 16 bits, found {}",
             source, name_of(input), n_outlier);
+    require(
+        !layout.integer_scales || integer_scales::fits(layout.k_normal(), layout.n_outlier),
+        "{}: quantization_config.scales: int32 does not hold the integer sums of {} normal and {} outlier "
+        "channels of {}",
+        source, layout.k_normal(), layout.n_outlier, name_of(input));
     // Kernels of quantized activations want whole groups.
     require(quantization_->activation_bits == 16 || layout.k_normal() % layout.group == 0,
             "{}: quantization_config.group_size: {} does not divide the {} normal channels of {}", source,

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/integer_scales.h"
 #include "tensor/half.h"
 
 namespace atom {
@@ -173,6 +174,13 @@ LowBitStorage WeightReader::low_bit(const std::string& prefix, int64_t rows, con
     out.outlier_scales = scales_of(names.outlier_scales, {rows});
   } else if (layout.n_outlier > 0) {
     out.outliers_fp16 = halves(names.outliers_fp16, {rows, layout.n_outlier});
+  }
+  for (int64_t row = 0; layout.integer_scales && row < rows; ++row) {
+    const uint16_t outlier =
+        layout.n_outlier > 0 ? out.outlier_scales[static_cast<size_t>(row)] : uint16_t{0};
+    require(integer_scales::are_integer(out.scales.data() + row * layout.groups(), layout.groups(), outlier),
+            "{}: tensor {}: the scales of row {} are not multiples of one number, up to {} (outliers: {})",
+            file, names.scales, row, integer_scales::kMostOfGroup, integer_scales::kMostOfOutlierWeights);
   }
   return out;
 }

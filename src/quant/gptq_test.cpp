@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "kernels/cpu/quant/row_quantizer.h"
+#include "kernels/integer_scales.h"
 #include "quant/activation_sample.h"
 #include "quant/hessian.h"
 #include "quant/outliers.h"
@@ -126,6 +127,13 @@ TEST_P(GptqTest, BeatsRoundingAndStoresWhatItSays) {
   EXPECT_LT(error, 0.9 * baseline);
   EXPECT_GT(error, 0);
 
+  for (int64_t r = 0; layout.integer_scales && r < w.rows(); ++r) {
+    const uint16_t outlier =
+        layout.n_outlier > 0 ? by_gptq.outlier_scales[static_cast<size_t>(r)] : uint16_t{0};
+    ASSERT_TRUE(
+        integer_scales::are_integer(by_gptq.scales.data() + r * layout.groups(), layout.groups(), outlier));
+  }
+
   // One thread gives the same bits.
   const DeviceContext serial{nullptr, detect_cpu_isa()};
   Matrix<float> again = copy_of(w);
@@ -139,7 +147,10 @@ INSTANTIATE_TEST_SUITE_P(Layouts, GptqTest,
                                            Case{{320, 64, 128, OutlierType::int8}, 1},
                                            Case{{320, 64, 64, OutlierType::fp16}, 100},
                                            Case{{256, 0, 128, OutlierType::int8}, 4096},
-                                           Case{{200, 8, 192, OutlierType::int8}, 128}));
+                                           Case{{200, 8, 192, OutlierType::int8}, 128},
+                                           Case{{320, 64, 128, OutlierType::int8, true}, 128},
+                                           Case{{320, 64, 64, OutlierType::int8, true}, 1},
+                                           Case{{200, 0, 128, OutlierType::int8, true}, 100}));
 
 TEST(Gptq, BlockSizeChangesNothingButRounding) {
   const ChannelLayout layout{256, 0, 256, OutlierType::int8};

@@ -23,6 +23,7 @@ Json packed_config(const Checkpoint& checkpoint, const ModelConfig& config, cons
   quantization.recipe = recipe.name;
   quantization.activation_bits = recipe.activation_bits;
   quantization.group_size = recipe.group_size;
+  quantization.integer_scales = recipe.has_integer_scales();
   for (const LayerInput input : kLayerInputs) {
     quantization.outlier_channels[static_cast<size_t>(input)] = layout_of(config, recipe, input).n_outlier;
   }

@@ -109,8 +109,14 @@ TEST_P(PipelineTest, EightBitsStayCloseAndFourBitsCostMore) {
       logits_of(quantize_to(dir, "a4", GetParam(), small_groups("atom")), KvFormat::int4), exact);
   const double rtn = relative_error(
       logits_of(quantize_to(dir, "rtn", GetParam(), Recipe::named("rtn")), KvFormat::f16), exact);
+  Recipe fp16 = small_groups("atom");
+  fp16.integer_scales = false;
+  const double a4_fp16 =
+      relative_error(logits_of(quantize_to(dir, "a4_fp16", GetParam(), fp16), KvFormat::int4), exact);
   EXPECT_LT(a8, 0.3);
   EXPECT_LT(a4, 0.5);
+  EXPECT_LT(a4_fp16, 0.5);
+  EXPECT_NE(a4, a4_fp16);
   EXPECT_GT(a4, a8);
   EXPECT_GT(rtn, a8);
 }
@@ -146,7 +152,8 @@ TEST_P(PipelineTest, BaselinesAreAsGoodAsTheirBitsAllow) {
   Recipe recipe = Recipe::named("w4a16");
   recipe.group_size = 20;  // fits no input
   const fs::path w4a16 = quantize_to(dir, "w4a16", GetParam(), recipe);
-  EXPECT_LT(relative_error(logits_of(w4a16, KvFormat::f16), exact), 0.3);
+  // 0.30 with one of OpenBLAS's kernels, which round the Hessian differently.
+  EXPECT_LT(relative_error(logits_of(w4a16, KvFormat::f16), exact), 0.35);
   for (const auto& [path, kind] : {std::pair(w8a8, "W8A8"), std::pair(w4a16, "W4A16")}) {
     const DeviceContext device;
     const auto model = Model::load(*Checkpoint::open(path), device);
@@ -185,7 +192,7 @@ TEST(Pipeline, EightBitHeadAndEverySwitchRun) {
   recipe.search_clips = true;
   EXPECT_LT(
       relative_error(logits_of(quantize_to(dir, "head", "mqa_untied_bf16", recipe), KvFormat::int8), exact),
-      0.2);
+      0.25);
 }
 
 TEST(Pipeline, RefusesWhatItCannotDo) {
@@ -263,6 +270,10 @@ TEST(Packed, DamagedCheckpointsAreRefusedByName) {
   EXPECT_TRUE(contains(message([&](const fs::path& p) { rewrite(p, scales, scales, {3, 96}, {}); }), scales));
   std::vector<std::byte> nan(96 * 3 * 2, std::byte{0x7E});
   EXPECT_TRUE(contains(message([&](const fs::path& p) { rewrite(p, scales, scales, {}, nan); }), "NaN"));
+  std::vector<std::byte> odd(96 * 3 * 2);  // 1 and 17 of the smallest numbers
+  for (size_t i = 0; i < odd.size(); i += 2) odd[i] = std::byte(i % 4 == 0 ? 1 : 17);
+  EXPECT_TRUE(contains(message([&](const fs::path& p) { rewrite(p, scales, scales, {}, odd); }),
+                       "not multiples of one number"));
   std::vector<std::byte> repeated(64 * 4, std::byte{0});
   EXPECT_TRUE(contains(
       message([&](const fs::path& p) { rewrite(p, permutation, permutation, {}, repeated); }), permutation));
@@ -275,7 +286,10 @@ TEST(Packed, DamagedCheckpointsAreRefusedByName) {
     });
   };
   EXPECT_TRUE(contains(edit("surprise", 1), "quantization_config.surprise"));
-  EXPECT_TRUE(contains(edit("version", 2), "quantization_config.version"));
+  EXPECT_TRUE(contains(edit("version", 3), "quantization_config.version"));
+  EXPECT_TRUE(contains(edit("version", 1), "quantization_config.scales: unknown"));
+  EXPECT_TRUE(contains(edit("scales", "int8"), "quantization_config.scales"));
+  EXPECT_TRUE(contains(edit("outlier_bits", 16), "quantization_config.scales"));
   EXPECT_TRUE(contains(edit("weight_bits", 3), "quantization_config.weight_bits"));
   EXPECT_TRUE(contains(edit("group_size", 48), "group_size"));
   EXPECT_TRUE(contains(edit("group_size", 13), "group_size"));
@@ -283,6 +297,20 @@ TEST(Packed, DamagedCheckpointsAreRefusedByName) {
   EXPECT_TRUE(contains(edit("quant_method", "gptq"), "quant_method"));
   EXPECT_TRUE(contains(edit("rotate_keys", "yes"), "rotate_keys"));
   EXPECT_TRUE(contains(edit("outlier_channels", {{"qkv", 16}}), "outlier_channels"));
+}
+
+TEST(Packed, VersionOneHasFp16Scales) {
+  const TempDir dir;
+  Recipe recipe = small_groups("atom");
+  recipe.integer_scales = false;
+  const fs::path path = quantize_to(dir, "model", "gqa_tied_f32", recipe);
+  const auto logits = logits_of(path, KvFormat::int4);
+  auto config = nlohmann::ordered_json::parse(test_support::read_file(path / "config.json"));
+  EXPECT_EQ(config["quantization_config"]["scales"], "fp16");
+  config["quantization_config"]["version"] = 1;
+  config["quantization_config"].erase("scales");
+  std::ofstream(path / "config.json") << config;
+  EXPECT_EQ(logits_of(path, KvFormat::int4), logits);
 }
 
 TEST(Packed, SixteenBitActivationsAreNeitherReorderedNorHaveOutliers) {

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "kernels/integer_scales.h"
 
 namespace atom {
 namespace {
@@ -61,6 +62,8 @@ void Recipe::validate() const {
   require(group_size >= 0 && group_size <= (1 << 20), "group size: expected 0 (a whole row) to {}, found {}",
           1 << 20, group_size);
   require(!outliers || *outliers >= 0, "outliers: expected 0 or more, found {}", outliers.value_or(0));
+  require(integer_scales != true || (activation_bits != 16 && outlier_bits == 8),
+          "integer scales: expected quantized activations and INT8 outliers");
   require(activation_bits != 16 || outliers == 0, "outliers: 16-bit activations have none, expected 0");
   require(activation_clip > 0 && activation_clip <= 1,
           "activation clip: expected a number in (0, 1], found {}", activation_clip);
@@ -68,6 +71,11 @@ void Recipe::validate() const {
           weight_clip);
   require(damping > 0 && damping <= 1, "damping: expected a number in (0, 1], found {}", damping);
   require(block_size >= 1 && block_size <= 65536, "block size: expected 1 to 65536, found {}", block_size);
+}
+
+bool Recipe::has_integer_scales() const {
+  return integer_scales.value_or(group_size > 0 && activation_bits != 16 && outlier_bits == 8 &&
+                                 outliers != kAllChannels);
 }
 
 bool Recipe::needs_calibration() const {
@@ -100,6 +108,12 @@ ChannelLayout Recipe::layout(int64_t k, const std::string& input) const {
   layout.n_outlier = outlier_count(k, input);
   layout.group = group_size > 0 ? group_size : std::max<int64_t>(layout.k_normal(), 1);
   layout.outlier_type = outlier_bits == 8 ? OutlierType::int8 : OutlierType::fp16;
+  layout.integer_scales = has_integer_scales() && layout.k_normal() > 0;
+  require(
+      !layout.integer_scales || integer_scales::fits(layout.k_normal(), layout.n_outlier),
+      "integer scales: int32 does not hold the sums of {} normal and {} outlier channels of {}; take FP16 "
+      "scales",
+      layout.k_normal(), layout.n_outlier, input);
   return layout;
 }
 

@@ -20,6 +20,9 @@ struct Recipe {
   int activation_bits = 4;
   /// Channels that share a scale; 0: one scale for all normal channels of a row or token.
   int64_t group_size = 128;
+  /// Scales of a row or token that are integer multiples of one number (kernels/integer_scales.h), or any
+  /// FP16. Unset: integer where channels are in groups, activations are quantized and outliers are INT8.
+  std::optional<bool> integer_scales;
   /// Outlier channels of every input. Unset: the number nearest to 128 that leaves whole groups (the smaller
   /// of two).
   std::optional<int64_t> outliers;
@@ -48,6 +51,9 @@ struct Recipe {
   /// Throws Error naming the setting that is out of range.
   void validate() const;
 
+  /// `integer_scales`, or its default.
+  bool has_integer_scales() const;
+
   /// Whether quantizing looks at activations at all (outliers, GPTQ, searched clips).
   bool needs_calibration() const;
 
@@ -56,7 +62,7 @@ struct Recipe {
   /// `input` is named in the error.
   int64_t outlier_count(int64_t k, const std::string& input) const;
 
-  /// The layout of such an input.
+  /// The layout of such an input. Throws Error where int32 could not hold the sums of integer scales.
   ChannelLayout layout(int64_t k, const std::string& input) const;
 };
 

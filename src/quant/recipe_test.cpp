@@ -71,6 +71,26 @@ TEST(Recipe, Baselines) {
   EXPECT_THROW(w4a16.validate(), Error);
 }
 
+TEST(Recipe, ScalesAreIntegerWhereTheyCanBe) {
+  EXPECT_TRUE(Recipe::named("atom").layout(4096, "x").integer_scales);
+  EXPECT_TRUE(Recipe::named("atom-w4a8").layout(4096, "x").integer_scales);
+  for (const char* name : {"rtn", "w8a8", "w4a16"}) {
+    EXPECT_FALSE(Recipe::named(name).layout(4096, "x").integer_scales) << name;
+  }
+  Recipe recipe;
+  EXPECT_FALSE(recipe.layout(96, "x").integer_scales);  // every channel is an outlier
+  recipe.outlier_bits = 16;
+  EXPECT_FALSE(recipe.layout(4096, "x").integer_scales);
+  recipe.integer_scales = true;
+  EXPECT_THROW(recipe.validate(), Error);
+  recipe.outlier_bits = 8;
+  recipe.outliers = 1024;
+  EXPECT_NO_THROW(recipe.validate());
+  EXPECT_THROW(recipe.layout(4096, "x"), Error);  // more than int32 holds
+  recipe.integer_scales = false;
+  EXPECT_FALSE(recipe.layout(4096, "x").integer_scales);
+}
+
 TEST(Recipe, NamesAndRanges) {
   for (const std::string& name : Recipe::names()) EXPECT_NO_THROW(Recipe::named(name).validate());
   EXPECT_THROW(Recipe::named("best"), UsageError);

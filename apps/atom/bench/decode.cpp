@@ -49,6 +49,7 @@ std::optional<QuantizationConfig> quantization_of(const std::string& linears, co
   const Recipe recipe = Recipe::named(found->second);
   QuantizationConfig quantization;
   quantization.activation_bits = recipe.activation_bits;
+  quantization.integer_scales = recipe.has_integer_scales();
   quantization.fp8 = linears == "fp8";
   for (const LayerInput input : kLayerInputs) {
     quantization.outlier_channels[static_cast<size_t>(input)] =

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/cpu/fused_tokens.h"
+#include "kernels/integer_scales.h"
 #include "kernels/numerics.h"
 #include "kernels/reference/sample.h"
 
@@ -24,17 +25,52 @@ class Scratch {
   alignas(kAlignment) float stack_[kStack];
   Buffer<float> heap_;
 };
-using BlockScratch = Scratch<2 * kBlock>;
-using RowScratch = Scratch<4 * kBlock>;
+using RowScratch = Scratch<8 * kBlock>;
 
 /// Channels quantized at a time: whole groups.
 int64_t block_of(const ChannelLayout& layout) {
   return std::max<int64_t>(1, kBlock / layout.group) * layout.group;
 }
 
-/// Floats of block scratch that quantize_token() passes to `channels` at most.
+/// Channels that quantize_token() asks `channels` for at most.
 int64_t scratch_of(const ChannelLayout& layout) {
+  if (layout.integer_scales) return layout.k;
   return std::max(std::min(block_of(layout), layout.k_normal()), layout.n_outlier);
+}
+
+struct Range {
+  float low;
+  float high;
+};
+constexpr Range kInt8{-127.0f, 127.0f};
+
+Range normal_range(int bits) {
+  return bits == 4 ? Range{-8.0f, 7.0f} : kInt8;
+}
+
+/// Quantizes one token with integer scales: the unit takes all scales, so values come in a second pass. x [k]
+/// in the layer's order.
+void quantize_by_unit(const FusedRows& rows, const float* x, QuantizedActivations& out, int64_t token) {
+  const ActivationSpec& spec = out.spec();
+  const ChannelLayout& layout = spec.layout;
+  const int64_t normal = layout.k_normal(), n_outlier = layout.n_outlier, groups = layout.groups();
+  const Range range = normal_range(spec.bits);
+  const int most = integer_scales::most_of_activations(spec.bits);
+  float* scales = out.scales(token);
+  int32_t* sums = out.sums(token);
+  // What a layout without outliers has.
+  scales[groups] = 1.0f;
+  sums[groups] = 0;
+  const float outlier =
+      rows.group_scales(x + normal, n_outlier, n_outlier, 1.0f, kInt8.high, scales + groups);
+  const float largest = rows.group_scales(x, normal, layout.group, spec.clip, range.high, scales);
+  const float unit = integer_scales::activation_unit(largest, outlier, most);
+  out.units()[token] = unit;
+  rows.quantize_by_unit(x + normal, n_outlier, n_outlier, unit, integer_scales::kMostOfOutlierActivations,
+                        true, kInt8.low, kInt8.high, out.values(token) + out.outlier_offset(),
+                        scales + groups, sums + groups);
+  rows.quantize_by_unit(x, normal, layout.group, unit, static_cast<float>(most), false, range.low, range.high,
+                        out.values(token), scales, sums);
 }
 
 /// Quantizes one token. `channels(begin, n)` returns n channels from `begin` in the layer's order.
@@ -43,17 +79,20 @@ void quantize_token(const FusedRows& rows, const Channels& channels, QuantizedAc
                     int64_t token) {
   const ActivationSpec& spec = out.spec();
   const ChannelLayout& layout = spec.layout;
+  if (layout.integer_scales) {
+    quantize_by_unit(rows, channels(0, layout.k), out, token);
+    return;
+  }
   int8_t* values = out.values(token);
   float* scales = out.scales(token);
   int32_t* sums = out.sums(token);
-  const float high = spec.bits == 4 ? 7.0f : 127.0f;
-  const float low = spec.bits == 4 ? -8.0f : -127.0f;
+  const Range range = normal_range(spec.bits);
   const int64_t block = block_of(layout);
   for (int64_t begin = 0; begin < layout.k_normal(); begin += block) {
     const int64_t n = std::min(block, layout.k_normal() - begin);
     const int64_t g = begin / layout.group;
-    rows.quantize_groups(channels(begin, n), n, layout.group, spec.clip, low, high, values + begin,
-                         scales + g, sums + g);
+    rows.quantize_groups(channels(begin, n), n, layout.group, spec.clip, range.low, range.high,
+                         values + begin, scales + g, sums + g);
   }
 
   const int64_t groups = layout.groups();
@@ -64,7 +103,7 @@ void quantize_token(const FusedRows& rows, const Channels& channels, QuantizedAc
   if (layout.outlier_type == OutlierType::fp16) {
     rows.round_to_half(outliers, layout.n_outlier, out.outliers_fp16(token));
   } else {
-    rows.quantize_groups(outliers, layout.n_outlier, layout.n_outlier, 1.0f, -127.0f, 127.0f,
+    rows.quantize_groups(outliers, layout.n_outlier, layout.n_outlier, 1.0f, kInt8.low, kInt8.high,
                          values + out.outlier_offset(), scales + groups, sums + groups);
   }
 }
@@ -110,7 +149,7 @@ void rms_norm_quantize(const FusedRows& rows, const DeviceContext& device, const
   assert(op.out->tokens() == op.x.rows && op.out->layout().k == k);
   for_each_token_range(device, op.x.rows, k, [&](int64_t begin, int64_t end) {
     RowScratch row(k);
-    BlockScratch block(scratch_of(op.out->layout()));
+    RowScratch block(scratch_of(op.out->layout()));
     const auto channels = [&](int64_t first, int64_t n) -> const float* {
       if (op.permutation == nullptr) return row.data() + first;
       rows.gather(row.data(), op.permutation + first, n, block.data());
@@ -126,7 +165,7 @@ void rms_norm_quantize(const FusedRows& rows, const DeviceContext& device, const
 void reorder_quantize(const FusedRows& rows, const DeviceContext& device, const ReorderQuantize& op) {
   assert(op.out->tokens() == op.x.rows && op.out->layout().k == op.x.cols);
   for_each_token_range(device, op.x.rows, op.x.cols, [&](int64_t begin, int64_t end) {
-    BlockScratch block(scratch_of(op.out->layout()));
+    RowScratch block(scratch_of(op.out->layout()));
     for (int64_t t = begin; t < end; ++t) {
       const auto channels = [&](int64_t first, int64_t n) -> const float* {
         if (op.permutation == nullptr) return op.x.row(t) + first;
@@ -154,7 +193,7 @@ void silu_mul_quantize(const FusedRows& rows, const DeviceContext& device, const
   const int64_t inner = op.out->layout().k;
   assert(op.out->tokens() == op.gate_up.rows && op.gate_up.cols == 2 * inner);
   for_each_token_range(device, op.gate_up.rows, inner, [&](int64_t begin, int64_t end) {
-    BlockScratch block(scratch_of(op.out->layout()));
+    RowScratch block(scratch_of(op.out->layout()));
     for (int64_t t = begin; t < end; ++t) {
       const float* gate = op.gate_up.row(t);
       const auto channels = [&](int64_t first, int64_t n) -> const float* {

@@ -168,32 +168,94 @@ inline int32_t quantize_range(const float* x, int64_t n, const Quantizer& quanti
   return _mm512_reduce_add_epi32(sum);
 }
 
+inline __mmask16 first_lanes(int64_t count) {
+  return static_cast<__mmask16>((1u << count) - 1u);
+}
+
+// Scales of 16 groups at a time: one division and conversion instead of 16 in a row.
+
+/// numerics::symmetric_scale.
+inline __m512 symmetric_scale(__m512 largest, float clip, float high) {
+  const __m512 ratio = _mm512_div_ps(_mm512_mul_ps(_mm512_set1_ps(clip), largest), _mm512_set1_ps(high));
+  const __m512 bounded = _mm512_min_ps(ratio, _mm512_set1_ps(65504.0f));
+  return _mm512_cvtph_ps(_mm512_cvtps_ph(bounded, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/// The largest magnitudes of groups [first, first + count) of x [n].
+struct Magnitudes {
+  alignas(64) float of_groups[kLanes] = {};
+  float of_all = 0.0f;
+
+  [[gnu::always_inline]] Magnitudes(const float* x, int64_t n, int64_t group, int64_t first, int64_t count) {
+    for (int64_t g = 0; g < count; ++g) {
+      const int64_t begin = (first + g) * group;
+      const float largest = max_magnitude(x + begin, smaller(group, n - begin));
+      of_groups[g] = largest;
+      of_all = largest > of_all ? largest : of_all;
+    }
+  }
+  __m512 vector() const { return _mm512_load_ps(of_groups); }
+};
+
+/// Quantizes those groups by `scale`. Inline, because GCC leaves out vzeroupper after a call that takes
+/// vectors.
+[[gnu::always_inline]] inline void quantize_some(const float* x, int64_t n, int64_t group, int64_t first,
+                                                 int64_t count, __m512 scale, float low, float high,
+                                                 int8_t* values, int32_t* sums) {
+  // numerics::inverse_scale.
+  const __mmask16 positive = _mm512_cmp_ps_mask(scale, _mm512_setzero_ps(), _CMP_GT_OQ);
+  alignas(64) float inverses[kLanes];
+  _mm512_store_ps(inverses, _mm512_maskz_div_ps(positive, _mm512_set1_ps(1.0f), scale));
+  for (int64_t g = 0; g < count; ++g) {
+    const int64_t begin = (first + g) * group;
+    const Quantizer quantizer{_mm512_set1_ps(inverses[g]), _mm512_set1_ps(low), _mm512_set1_ps(high)};
+    sums[first + g] = quantize_range(x + begin, smaller(group, n - begin), quantizer, values + begin);
+  }
+}
+
+inline int64_t groups_of(int64_t n, int64_t group) {
+  return n == 0 ? 0 : (n + group - 1) / group;
+}
+
 void quantize_groups(const float* x, int64_t n, int64_t group, float clip, float low, float high,
                      int8_t* values, float* scales, int32_t* sums) {
-  // Scales of 16 groups at a time: one division and conversion instead of 16 in a row.
-  for (int64_t first = 0; first < n; first += kLanes * group) {
-    const int64_t count = smaller(kLanes, (n - first + group - 1) / group);
-    alignas(64) float largest[kLanes] = {};
-    for (int64_t g = 0; g < count; ++g) {
-      const int64_t begin = first + g * group;
-      largest[g] = max_magnitude(x + begin, smaller(group, n - begin));
-    }
-    // numerics::symmetric_scale and inverse_scale.
-    const __m512 ratio =
-        _mm512_div_ps(_mm512_mul_ps(_mm512_set1_ps(clip), _mm512_load_ps(largest)), _mm512_set1_ps(high));
-    const __m512 bounded = _mm512_min_ps(ratio, _mm512_set1_ps(65504.0f));
-    const __m512 scale = _mm512_cvtph_ps(_mm512_cvtps_ph(bounded, _MM_FROUND_TO_NEAREST_INT));
-    const __mmask16 positive = _mm512_cmp_ps_mask(scale, _mm512_setzero_ps(), _CMP_GT_OQ);
-    alignas(64) float inverses[kLanes];
-    _mm512_store_ps(inverses, _mm512_maskz_div_ps(positive, _mm512_set1_ps(1.0f), scale));
-    _mm512_mask_storeu_ps(scales, static_cast<__mmask16>((1u << count) - 1u), scale);
-    for (int64_t g = 0; g < count; ++g) {
-      const int64_t begin = first + g * group;
-      const Quantizer quantizer{_mm512_set1_ps(inverses[g]), _mm512_set1_ps(low), _mm512_set1_ps(high)};
-      sums[g] = quantize_range(x + begin, smaller(group, n - begin), quantizer, values + begin);
-    }
-    scales += count;
-    sums += count;
+  const int64_t groups = groups_of(n, group);
+  for (int64_t first = 0; first < groups; first += kLanes) {
+    const int64_t count = smaller(kLanes, groups - first);
+    const __m512 scale = symmetric_scale(Magnitudes(x, n, group, first, count).vector(), clip, high);
+    _mm512_mask_storeu_ps(scales + first, first_lanes(count), scale);
+    quantize_some(x, n, group, first, count, scale, low, high, values, sums);
+  }
+}
+
+float group_scales(const float* x, int64_t n, int64_t group, float clip, float high, float* scales) {
+  const int64_t groups = groups_of(n, group);
+  float largest = 0.0f;
+  for (int64_t first = 0; first < groups; first += kLanes) {
+    const int64_t count = smaller(kLanes, groups - first);
+    const Magnitudes magnitudes(x, n, group, first, count);
+    const __m512 scale = symmetric_scale(magnitudes.vector(), clip, high);
+    _mm512_mask_storeu_ps(scales + first, first_lanes(count), scale);
+    largest = magnitudes.of_all > largest ? magnitudes.of_all : largest;
+  }
+  // A scale does not fall where the magnitude grows, and this way is shorter than by the scales.
+  return _mm512_cvtss_f32(symmetric_scale(_mm512_set1_ps(largest), clip, high));
+}
+
+void quantize_by_unit(const float* x, int64_t n, int64_t group, float unit, float most, bool upwards,
+                      float low, float high, int8_t* values, float* scales, int32_t* sums) {
+  const int64_t groups = groups_of(n, group);
+  const __m512 inverse = _mm512_set1_ps(unit > 0.0f ? 1.0f / unit : 0.0f);
+  for (int64_t first = 0; first < groups; first += kLanes) {
+    const int64_t count = smaller(kLanes, groups - first);
+    const __m512 ratio = _mm512_mul_ps(_mm512_maskz_loadu_ps(first_lanes(count), scales + first), inverse);
+    const __m512 bounded = _mm512_min_ps(_mm512_max_ps(ratio, _mm512_set1_ps(1.0f)), _mm512_set1_ps(most));
+    const __m512 nearest = _mm512_roundscale_ps(bounded, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512 next = _mm512_roundscale_ps(bounded, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+    const __m512 multiplier = upwards ? next : nearest;
+    _mm512_mask_storeu_ps(scales + first, first_lanes(count), multiplier);
+    const __m512 scale = _mm512_mul_ps(multiplier, _mm512_set1_ps(unit));
+    quantize_some(x, n, group, first, count, scale, low, high, values, sums);
   }
 }
 
@@ -245,8 +307,9 @@ void relative_probabilities(const float* x, int64_t n, float largest, float inve
 }
 
 constexpr FusedRows kRows = {
-    widen_half,      widen_bfloat16, round_to_half, sum_of_squares,        normalize, silu_mul, gather,
-    quantize_groups, maximum,        sum_of_exp,    relative_probabilities};
+    widen_half, widen_bfloat16, round_to_half,         sum_of_squares, normalize,
+    silu_mul,   gather,         quantize_groups,       group_scales,   quantize_by_unit,
+    maximum,    sum_of_exp,     relative_probabilities};
 
 }  // namespace
 

@@ -27,6 +27,12 @@ struct FusedRows {
   /// fp16(clip * max|x| / high) and the sum of the quantized values for each; values in [low, high].
   void (*quantize_groups)(const float* x, int64_t n, int64_t group, float clip, float low, float high,
                           int8_t* values, float* scales, int32_t* sums);
+  /// The same in two steps, for integer scales: first all scales; returns the largest, 0 where there is none.
+  float (*group_scales)(const float* x, int64_t n, int64_t group, float clip, float high, float* scales);
+  /// Then scales to multipliers of `unit` in [1, most], the nearest or, if `upwards`, the least that reaches
+  /// the scale (integer_scales::group_multiplier, outlier_multiplier), and values by multiplier * unit.
+  void (*quantize_by_unit)(const float* x, int64_t n, int64_t group, float unit, float most, bool upwards,
+                           float low, float high, int8_t* values, float* scales, int32_t* sums);
   /// numerics::maximum and numerics::sum_of_exp.
   float (*maximum)(const float* x, int64_t n);
   double (*sum_of_exp)(const float* x, int64_t n, float largest);

@@ -50,14 +50,18 @@ std::vector<ActivationSpec> specs() {
   struct Shape {
     int64_t k, n_outlier, group;
   };
-  const Shape shapes[] = {
-      {576, 64, 128},  {576, 0, 128},   {576, 576, 128},  {576, 0, 576}, {1536, 128, 128}, {4096, 128, 128},
-      {5000, 77, 128}, {9000, 8, 9000}, {9000, 8900, 64}, {100, 7, 32},  {33, 1, 5},       {1, 0, 128},
-      {1, 1, 128},     {17, 0, 16},     {31, 15, 1},      {300, 3, 129}, {64, 32, 31},     {2049, 0, 2048}};
+  const Shape shapes[] = {{576, 64, 128},   {576, 0, 128},    {576, 576, 128},  {576, 0, 576},
+                          {1536, 128, 128}, {4096, 128, 128}, {5000, 77, 128},  {9000, 8, 9000},
+                          {9000, 8900, 64}, {100, 7, 32},     {33, 1, 5},       {1, 0, 128},
+                          {1, 1, 128},      {17, 0, 16},      {31, 15, 1},      {300, 3, 129},
+                          {64, 32, 31},     {2049, 0, 2048},  {20000, 300, 128}};
   for (const Shape& s : shapes) {
     for (const OutlierType type : {OutlierType::int8, OutlierType::fp16}) {
       all.push_back({{s.k, s.n_outlier, s.group, type}, 4, 0.9f});
       all.push_back({{s.k, s.n_outlier, s.group, type}, 8, 1.0f});
+    }
+    for (const int bits : {4, 8}) {
+      all.push_back({{s.k, s.n_outlier, s.group, OutlierType::int8, true}, bits, bits == 4 ? 0.9f : 1.0f});
     }
   }
   return all;
@@ -194,6 +198,7 @@ TEST(FusedLevels, RandomShapes) {
     spec.layout.n_outlier = static_cast<int64_t>(random.below(static_cast<uint64_t>(spec.layout.k) + 1));
     spec.layout.group = 1 + static_cast<int64_t>(random.below(300));
     spec.layout.outlier_type = random.below(2) == 0 ? OutlierType::int8 : OutlierType::fp16;
+    spec.layout.integer_scales = spec.layout.outlier_type == OutlierType::int8 && random.below(2) == 0;
     spec.bits = random.below(2) == 0 ? 4 : 8;
     spec.clip = random.below(2) == 0 ? 1.0f : 0.85f;
     const int64_t tokens = 1 + static_cast<int64_t>(random.below(4));
@@ -271,21 +276,24 @@ TEST(FusedLevels, Sample) {
 TEST(FusedLevels, ThreadsAndBatchDoNotChangeAToken) {
   Random random(8);
   ThreadPool pool(3);
-  const ActivationSpec spec{{576, 64, 128, OutlierType::int8}, 4, 0.9f};
   const int64_t tokens = 301;
   const Matrix<float> x = random_matrix(random, tokens, 576, Kind::outliers);
   const Matrix<float> weight = random_matrix(random, 1, 576);
   const auto permutation = random_permutation(random, 576);
-  QuantizedActivations batch;
-  batch.resize(tokens, spec);
-  run(best_device(&pool), RmsNormQuantize{x.view(), weight.data(), 1e-5f, permutation.data(), &batch});
-  QuantizedActivations one;
-  one.resize(1, spec);
-  for (int64_t t = 0; t < tokens; ++t) {
-    run(best_device(),
-        RmsNormQuantize{x.view().row_range(t, t + 1), weight.data(), 1e-5f, permutation.data(), &one});
-    ASSERT_EQ(std::memcmp(one.values(0), batch.values(t), static_cast<size_t>(one.stride())), 0) << t;
-    ASSERT_TRUE(same_floats(one.scales(0), batch.scales(t), one.scale_stride())) << t;
+  for (const bool integer : {false, true}) {
+    const ActivationSpec spec{{576, 64, 128, OutlierType::int8, integer}, 4, 0.9f};
+    QuantizedActivations batch;
+    batch.resize(tokens, spec);
+    run(best_device(&pool), RmsNormQuantize{x.view(), weight.data(), 1e-5f, permutation.data(), &batch});
+    QuantizedActivations one;
+    one.resize(1, spec);
+    for (int64_t t = 0; t < tokens; ++t) {
+      run(best_device(),
+          RmsNormQuantize{x.view().row_range(t, t + 1), weight.data(), 1e-5f, permutation.data(), &one});
+      ASSERT_EQ(std::memcmp(one.values(0), batch.values(t), static_cast<size_t>(one.stride())), 0) << t;
+      ASSERT_TRUE(same_floats(one.scales(0), batch.scales(t), one.scale_stride())) << t;
+      ASSERT_EQ(one.unit(0), batch.unit(t)) << t;
+    }
   }
 }
 

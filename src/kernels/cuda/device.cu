@@ -43,7 +43,7 @@ Device::Device(int index) : index_(index) {
       fmt::format("{}, {:.1f} GiB, sm_{}{}", properties.name, static_cast<double>(total_memory_) / (1 << 30),
                   properties.major, properties.minor);
   ATOM_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-  counters_ = static_cast<unsigned*>(allocate(2 * kCounters * sizeof(unsigned)));
+  counters_ = static_cast<unsigned*>(allocate(kCounters * sizeof(unsigned)));
 }
 
 Device::~Device() {

@@ -44,8 +44,6 @@ class Device final : public Memory {
   /// one resets them. They never move.
   unsigned* counters() const { return counters_; }
   static constexpr int64_t kCounters = 4096;
-  /// As many more, zeros at first, which keep the top bit that the last GEMM left in them.
-  unsigned* gemm_counters() const { return counters_ + kCounters; }
   /// Changes whenever scratch memory moves: recorded launches then refer to memory that is gone.
   int64_t scratch_generation() const { return scratch_generation_; }
 

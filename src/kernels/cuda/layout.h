@@ -4,27 +4,31 @@
 
 #include "base/host_device.h"
 
-/// Layouts that the CUDA kernels for sm_90 share: packed low-bit weights and blocked activations. Plain index
-/// functions for host and device, so that packing, kernels and tests cannot disagree.
+/// Layouts that the CUDA kernels for sm_90 share: packed low-bit weights and blocked activations, both with
+/// integer scales (kernels/integer_scales.h). Plain index functions for host and device, so that packing,
+/// kernels and tests cannot disagree.
 ///
 /// Weights [n, k], k = groups * 128 normal channels, then n_outlier INT8 ones: rows in tiles of 128 (zeros
 /// beyond n), channels in units: a normal unit is a group of 128, an outlier unit 64 channels (zeros beyond
-/// n_outlier). Unit u of tile i lies at (i * units + u) * kUnitBytes: 8192 bytes of values, then 128 fp16
-/// scales, one a row. The values are in the order of the A operand of `wgmma` with 8-bit types (PTX ISA,
-/// "Register Fragments for wgmma.mma_async.m64nNk32"), so that a warp's 16 bytes a lane are its fragments:
-/// [8 blocks of 16 rows][2 halves][32 lanes][16 bytes].
+/// n_outlier). Unit u of tile i lies at (i * units + u) * kUnitBytes: 8192 bytes of values, then 128 bytes of
+/// multipliers (zeros in outlier units), those of the rows g and g + 8 of a block of 16 next to each other.
+/// The values are in the order of the A operand of `wgmma` with 8-bit types (PTX ISA, "Register Fragments for
+/// wgmma.mma_async.m64nNk32"), so that a warp's 16 bytes a lane are its fragments: [8 blocks of 16 rows]
+/// [2 halves][32 lanes][16 bytes]. Behind all units: the rows' scale units, float [tiles * 128], then their
+/// outlier multipliers, float [tiles * 128] (1 where there are no outliers).
 ///
-/// Activations: values int8 [blocks][token_stride][128], a block being 128 channels (of outliers, two units);
-/// 16-byte chunk c of token r is stored at chunk c ^ (r % 8), the 128-byte swizzle of `wgmma` operands in
-/// shared memory, so that a plain bulk copy of consecutive tokens is a valid operand. scales float
-/// [groups + 1][token_stride], the last row the outliers'.
+/// Activations: values int8 [blocks][token_stride][128], a block being 128 channels (of outliers, two units),
+/// INT4 values times their group's multiplier; 16-byte chunk c of token r is stored at chunk c ^ (r % 8), the
+/// 128-byte swizzle of `wgmma` operands in shared memory, so that a plain bulk copy of consecutive tokens is
+/// a valid operand. scales float [2][token_stride]: the tokens' scale units, then their outlier multipliers
+/// (1 where there are no outliers). Tokens that pad a block to token_stride hold anything.
 namespace atom::cuda {
 
 inline constexpr int kTileRows = 128;
 inline constexpr int kUnitChannels = 128;
 inline constexpr int kOutlierUnitChannels = 64;
 inline constexpr int kUnitValueBytes = kTileRows * kUnitChannels / 2;
-inline constexpr int kUnitBytes = kUnitValueBytes + kTileRows * 2;
+inline constexpr int kUnitBytes = kUnitValueBytes + kTileRows;
 
 /// Where a weight lies in the values of its unit: a byte, and for normal units a nibble of it (two's
 /// complement).
@@ -44,12 +48,18 @@ struct WeightTiles {
     return (n_outlier + kOutlierUnitChannels - 1) / kOutlierUnitChannels;
   }
   ATOM_HOST_DEVICE int64_t units() const { return groups + outlier_units(); }
-  ATOM_HOST_DEVICE int64_t bytes() const { return tiles() * units() * kUnitBytes; }
+  ATOM_HOST_DEVICE int64_t rows() const { return tiles() * kTileRows; }
+  /// Where the rows' scale units and their outlier multipliers begin.
+  ATOM_HOST_DEVICE int64_t row_units_offset() const { return tiles() * units() * kUnitBytes; }
+  ATOM_HOST_DEVICE int64_t outlier_multipliers_offset() const { return row_units_offset() + 4 * rows(); }
+  ATOM_HOST_DEVICE int64_t bytes() const { return row_units_offset() + 8 * rows(); }
   ATOM_HOST_DEVICE int64_t unit_offset(int64_t tile, int64_t unit) const {
     return (tile * units() + unit) * kUnitBytes;
   }
-  /// Byte offset in a unit of the scale of row `row` of the tile.
-  ATOM_HOST_DEVICE static int scale_offset(int row) { return kUnitValueBytes + 2 * row; }
+  /// Byte offset in a unit of the multiplier of row `row` of the tile.
+  ATOM_HOST_DEVICE static int multiplier_offset(int row) {
+    return kUnitValueBytes + row / 16 * 16 + row % 8 * 2 + row % 16 / 8;
+  }
 
   /// Normal unit: row in [0, 128) of the tile, channel in [0, 128) of the group.
   ATOM_HOST_DEVICE static ValuePlace normal(int row, int channel) {
@@ -88,14 +98,15 @@ struct ActivationBlocks {
   ATOM_HOST_DEVICE int64_t outlier_blocks() const { return (n_outlier + kUnitChannels - 1) / kUnitChannels; }
   ATOM_HOST_DEVICE int64_t blocks() const { return groups + outlier_blocks(); }
   ATOM_HOST_DEVICE int64_t value_bytes() const { return blocks() * stride() * kUnitChannels; }
-  ATOM_HOST_DEVICE int64_t scale_count() const { return (groups + 1) * stride(); }
+  ATOM_HOST_DEVICE int64_t scale_count() const { return 2 * stride(); }
   /// Index of channel [0, 128) of `block` of a token.
   ATOM_HOST_DEVICE int64_t value(int64_t token, int64_t block, int channel) const {
     const int64_t chunk = (channel / 16) ^ (token % 8);
     return (block * stride() + token) * kUnitChannels + chunk * 16 + channel % 16;
   }
-  /// Index of the scale of a group; `group` = groups for the outliers' one.
-  ATOM_HOST_DEVICE int64_t scale(int64_t token, int64_t group) const { return group * stride() + token; }
+  /// Indices in the scales of a token's unit and of its outlier multiplier.
+  ATOM_HOST_DEVICE int64_t unit(int64_t token) const { return token; }
+  ATOM_HOST_DEVICE int64_t outlier_multiplier(int64_t token) const { return stride() + token; }
 };
 
 }  // namespace atom::cuda

@@ -152,6 +152,13 @@ __device__ __forceinline__ float2 load_cluster(uint32_t mapped) {
                : "memory");
   return value;
 }
+/// Writes to a mapped address, and completes 8 bytes on the mapped barrier of the same CTA.
+__device__ __forceinline__ void store_cluster(uint32_t mapped, float2 value, uint32_t mapped_barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(mapped),
+      "f"(value.x), "f"(value.y), "r"(mapped_barrier)
+      : "memory");
+}
 
 // ---- global memory
 
@@ -161,6 +168,11 @@ __device__ __forceinline__ unsigned add_acquire_release(unsigned* to, unsigned x
   unsigned old;
   asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(to), "r"(x) : "memory");
   return old;
+}
+
+/// Into L2.
+__device__ __forceinline__ void prefetch(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
 
 // ---- named barriers

@@ -9,6 +9,7 @@
 #include "kernels/cuda/gemm_w4a4/gemm_w4a4.h"
 #include "kernels/cuda/libraries.h"
 #include "kernels/cuda/linear_float/linear_float.h"
+#include "kernels/cuda_bench.h"
 #include "kernels/ops.h"
 
 // The implementations of the ops on a GPU, in order of preference: what ops.h calls `views` become the
@@ -31,8 +32,9 @@ MutableMatrix matrix(FloatOutput view) {
 }
 
 QuantizedOutput output(QuantizedActivations& q) {
-  return {q.spec(), q.is_blocked() ? ActivationForm::blocks : ActivationForm::rows, q.values(), q.scales(),
-          q.outliers_fp16()};
+  return {q.spec(),   q.is_blocked() ? ActivationForm::blocks : ActivationForm::rows,
+          q.values(), q.scales(),
+          q.units(),  q.outliers_fp16()};
 }
 
 void run_embedding(const DeviceContext& device, const EmbeddingLookup& op) {
@@ -112,8 +114,7 @@ bool supports_tiles(const DeviceContext&, const LinearLowBit& op) {
   return op.w->weight_layout == WeightLayout::tiles_sm90 && op.x->is_blocked();
 }
 
-void run_gemm_w4a4(const DeviceContext& device, const LinearLowBit& op) {
-  Device& gpu = of(device);
+void gemm_w4a4(const DeviceContext& device, const LinearLowBit& op, DType output) {
   const ChannelLayout& layout = op.w->layout;
   GemmW4A4 gemm;
   gemm.weight = op.w->values.data();
@@ -121,21 +122,17 @@ void run_gemm_w4a4(const DeviceContext& device, const LinearLowBit& op) {
   gemm.groups = layout.groups();
   gemm.n_outlier = layout.n_outlier;
   gemm.x = op.x->values();
-  gemm.sx = op.x->scales();
+  gemm.x_scales = op.x->scales();
   gemm.tokens = op.x->tokens();
   gemm.y = op.y.data;
-  gemm.y_dtype = DType::f32;
+  gemm.y_dtype = output;
   gemm.y_stride = op.y.stride;
   gemm.accumulate = op.accumulate;
-  GemmContext context;
-  context.stream = gpu.stream();
-  context.sm_count = gpu.sm_count();
-  context.exact = device.exact;
-  context.scratch_bytes = gemm_scratch_bytes(context, gemm);
-  if (context.scratch_bytes > 0) context.scratch = gpu.scratch(context.scratch_bytes);
-  context.counters = gpu.gemm_counters();
-  context.counter_count = Device::kCounters;
-  gemm_w4a4_sm90(context, gemm);
+  gemm_w4a4_sm90({of(device).stream(), of(device).sm_count()}, gemm);
+}
+
+void run_gemm_w4a4(const DeviceContext& device, const LinearLowBit& op) {
+  gemm_w4a4(device, op, DType::f32);
 }
 
 void run_linear_low_bit_general(const DeviceContext& device, const LinearLowBit& op) {
@@ -214,6 +211,10 @@ constexpr Implementation<Attention> kAttention[] = {
 
 }  // namespace
 }  // namespace cuda
+
+void cuda_linear_low_bit(const DeviceContext& device, const LinearLowBit& op, DType output) {
+  cuda::gemm_w4a4(device, op, output);
+}
 
 PreparedWeight cuda_pack(const DeviceContext& device, PreparedWeight canonical, WeightLayout weight_layout) {
   switch (weight_layout) {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/cpu/fused_tokens.h"
+#include "kernels/integer_scales.h"
 #include "kernels/numerics.h"
 #include "kernels/random_value.h"
 #include "tensor/half.h"
@@ -35,6 +36,40 @@ float max_magnitude(const Channel& channel, int64_t begin, int64_t end) {
   return max_abs;
 }
 
+/// With integer scales: first all groups' scales, which give the unit, then multipliers and values.
+template <class Channel>
+void quantize_by_unit(const Channel& channel, QuantizedActivations& out, int64_t token) {
+  const ActivationSpec& spec = out.spec();
+  const ChannelLayout& layout = spec.layout;
+  float* scales = out.scales(token);
+  int32_t* sums = out.sums(token);
+  const float high = spec.bits == 4 ? 7.0f : 127.0f;
+  const float low = spec.bits == 4 ? -8.0f : -127.0f;
+  const int most = integer_scales::most_of_activations(spec.bits);
+  const int64_t groups = layout.groups();
+  const auto end_of = [&](int64_t g) { return std::min((g + 1) * layout.group, layout.k_normal()); };
+  float largest = 0.0f;
+  for (int64_t g = 0; g < groups; ++g) {
+    scales[g] =
+        numerics::symmetric_scale(max_magnitude(channel, g * layout.group, end_of(g)), spec.clip, high);
+    largest = std::max(largest, scales[g]);
+  }
+  const float outlier =
+      numerics::symmetric_scale(max_magnitude(channel, layout.k_normal(), layout.k), 1.0f, 127.0f);
+  const float unit = integer_scales::activation_unit(largest, outlier, most);
+  const float inverse = numerics::inverse_scale(unit);
+  out.units()[token] = unit;
+  for (int64_t g = 0; g < groups; ++g) {
+    scales[g] = integer_scales::group_multiplier(scales[g], inverse, most);
+    sums[g] = quantize_range(channel, g * layout.group, end_of(g), scales[g] * unit, low, high,
+                             out.values(token) + g * layout.group);
+  }
+  scales[groups] =
+      integer_scales::outlier_multiplier(outlier, inverse, integer_scales::kMostOfOutlierActivations);
+  sums[groups] = quantize_range(channel, layout.k_normal(), layout.k, scales[groups] * unit, -127.0f, 127.0f,
+                                out.values(token) + out.outlier_offset());
+}
+
 /// Reorders and quantizes one token: `row` [k] in the model's order, `permutation` [k] or null.
 void quantize_token(const float* row, const int32_t* permutation, QuantizedActivations& out, int64_t token) {
   const ActivationSpec& spec = out.spec();
@@ -47,6 +82,10 @@ void quantize_token(const float* row, const int32_t* permutation, QuantizedActiv
   const float high = spec.bits == 4 ? 7.0f : 127.0f;
   const float low = spec.bits == 4 ? -8.0f : -127.0f;
   const int64_t groups = layout.groups();
+  if (layout.integer_scales) {
+    quantize_by_unit(channel, out, token);
+    return;
+  }
   for (int64_t g = 0; g < groups; ++g) {
     const int64_t begin = g * layout.group;
     const int64_t end = std::min(begin + layout.group, layout.k_normal());

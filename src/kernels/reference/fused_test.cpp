@@ -20,31 +20,86 @@ std::vector<double> norm_in_double(const float* x, const float* weight, int64_t 
   return out;
 }
 
-/// Checks one range of channels that shares a scale: the scale, the error of every value, the sum.
-void check_range(const std::vector<double>& truth, const int8_t* values, float scale, int32_t sum,
-                 double clip, int low, int high) {
+double largest_magnitude(const std::vector<double>& x) {
   double max_abs = 0;
-  for (const double x : truth) max_abs = std::max(max_abs, std::fabs(x));
-  ASSERT_EQ(scale, round_to_half(scale));
-  ASSERT_NEAR(scale, clip * max_abs / high, clip * max_abs / high * 0x1p-10 + 0x1p-25);
+  for (const double value : x) max_abs = std::max(max_abs, std::fabs(value));
+  return max_abs;
+}
+
+/// Checks the error of every value of channels that share a scale, and the sum.
+void check_values(const std::vector<double>& truth, const int8_t* values, double scale, int32_t sum, int low,
+                  int high) {
   int32_t expected_sum = 0;
   for (size_t i = 0; i < truth.size(); ++i) {
     const int q = values[i];
     expected_sum += q;
     ASSERT_GE(q, low);
     ASSERT_LE(q, high);
-    const double s = scale;
     // Half a step, unless the value lies beyond the ends and was saturated.
-    const double bounded = std::clamp(truth[i], (low - 0.5) * s, (high + 0.5) * s);
-    ASSERT_LE(std::fabs(bounded - q * s), 0.5 * s + 1e-5 * max_abs) << "channel " << i << ' ' << truth[i];
+    const double bounded = std::clamp(truth[i], (low - 0.5) * scale, (high + 0.5) * scale);
+    ASSERT_LE(std::fabs(bounded - q * scale), 0.5 * scale + 1e-5 * largest_magnitude(truth))
+        << "channel " << i << ' ' << truth[i];
   }
   ASSERT_EQ(sum, expected_sum);
+}
+
+/// Checks one range of channels that shares a scale: the scale, the error of every value, the sum.
+void check_range(const std::vector<double>& truth, const int8_t* values, float scale, int32_t sum,
+                 double clip, int low, int high) {
+  const double expected = clip * largest_magnitude(truth) / high;
+  ASSERT_EQ(scale, round_to_half(scale));
+  ASSERT_NEAR(scale, expected, expected * 0x1p-10 + 0x1p-25);
+  check_values(truth, values, scale, sum, low, high);
+}
+
+/// Checks a token with integer scales: the unit lets the largest multipliers reach the largest scales; a
+/// group's multiplier is the nearest, that of the outliers the first that reaches their scale.
+void check_integer_token(const QuantizedActivations& out, int64_t t, const std::vector<double>& truth) {
+  const ActivationSpec& spec = out.spec();
+  const ChannelLayout& layout = spec.layout;
+  const int high = spec.bits == 4 ? 7 : 127;
+  const int low = spec.bits == 4 ? -8 : -127;
+  const int most = spec.bits == 4 ? 16 : 1;
+  std::vector<std::vector<double>> ranges;
+  std::vector<double> wanted;
+  for (int64_t g = 0; g < layout.groups(); ++g) {
+    const int64_t end = std::min((g + 1) * layout.group, layout.k_normal());
+    ranges.emplace_back(truth.begin() + g * layout.group, truth.begin() + end);
+    wanted.push_back(spec.clip * largest_magnitude(ranges.back()) / high);
+  }
+  const std::vector<double> outliers(truth.begin() + layout.k_normal(), truth.end());
+  const double outlier = largest_magnitude(outliers) / 127;
+  const double largest = wanted.empty() ? 0.0 : *std::max_element(wanted.begin(), wanted.end());
+
+  const double unit = out.unit(t);
+  const double expected_unit = std::max(largest / most, outlier / 64);
+  ASSERT_NEAR(unit, expected_unit, expected_unit * 0x1p-10 + 0x1p-25);
+  for (size_t g = 0; g < wanted.size(); ++g) {
+    const double multiplier = out.scales(t)[g];
+    ASSERT_EQ(multiplier, std::nearbyint(multiplier));
+    ASSERT_GE(multiplier, 1);
+    ASSERT_LE(multiplier, most);
+    // Rounding of the scale and the unit to fp16 moves a tie a little.
+    const double distance = std::fabs(multiplier * unit - wanted[g]);
+    ASSERT_TRUE((multiplier == 1 && wanted[g] <= unit) || distance <= 0.55 * unit);
+    check_values(ranges[g], out.values(t) + static_cast<int64_t>(g) * layout.group, multiplier * unit,
+                 out.sums(t)[g], low, high);
+  }
+  const double multiplier = out.scales(t)[layout.groups()];
+  ASSERT_EQ(multiplier, std::nearbyint(multiplier));
+  ASSERT_GE(multiplier, 1);
+  ASSERT_LE(multiplier, 64);
+  ASSERT_GE(multiplier * unit, outlier * (1 - 0x1p-9));
+  ASSERT_TRUE(multiplier == 1 || (multiplier - 1) * unit <= outlier * (1 + 0x1p-9));
+  check_values(outliers, out.values(t) + out.outlier_offset(), multiplier * unit,
+               out.sums(t)[layout.groups()], -127, 127);
 }
 
 /// Checks a token whose channels in the layer's order are `truth`.
 void check_token(const QuantizedActivations& out, int64_t t, const std::vector<double>& truth) {
   const ActivationSpec& spec = out.spec();
   const ChannelLayout& layout = spec.layout;
+  if (layout.integer_scales) return check_integer_token(out, t, truth);
   const int high = spec.bits == 4 ? 7 : 127;
   const int low = spec.bits == 4 ? -8 : -127;
   const auto range = [&](int64_t begin, int64_t end) {
@@ -72,10 +127,13 @@ void check_token(const QuantizedActivations& out, int64_t t, const std::vector<d
 }
 
 const ActivationSpec kSpecs[] = {
-    {{576, 64, 128, OutlierType::int8}, 4, 0.9f}, {{576, 64, 128, OutlierType::fp16}, 4, 0.9f},
-    {{576, 0, 128, OutlierType::int8}, 4, 1.0f},  {{576, 0, 576, OutlierType::int8}, 4, 1.0f},
-    {{100, 7, 32, OutlierType::int8}, 8, 1.0f},   {{64, 64, 128, OutlierType::int8}, 4, 0.9f},
-    {{33, 1, 5, OutlierType::fp16}, 8, 0.8f},     {{1, 0, 128, OutlierType::int8}, 4, 1.0f},
+    {{576, 64, 128, OutlierType::int8}, 4, 0.9f},       {{576, 64, 128, OutlierType::fp16}, 4, 0.9f},
+    {{576, 0, 128, OutlierType::int8}, 4, 1.0f},        {{576, 0, 576, OutlierType::int8}, 4, 1.0f},
+    {{100, 7, 32, OutlierType::int8}, 8, 1.0f},         {{64, 64, 128, OutlierType::int8}, 4, 0.9f},
+    {{33, 1, 5, OutlierType::fp16}, 8, 0.8f},           {{1, 0, 128, OutlierType::int8}, 4, 1.0f},
+    {{576, 64, 128, OutlierType::int8, true}, 4, 0.9f}, {{576, 0, 128, OutlierType::int8, true}, 4, 1.0f},
+    {{576, 0, 576, OutlierType::int8, true}, 8, 1.0f},  {{100, 7, 32, OutlierType::int8, true}, 8, 1.0f},
+    {{203, 40, 5, OutlierType::int8, true}, 4, 0.8f},   {{1, 0, 128, OutlierType::int8, true}, 4, 1.0f},
 };
 
 TEST(ReferenceFused, EmbeddingLookupWidensExactly) {
@@ -200,6 +258,22 @@ TEST(ReferenceFused, NaNNeverReachesAScale) {
   EXPECT_EQ(out.values(0)[1], 7);
   EXPECT_EQ(out.sums(0)[0], -1);
   EXPECT_EQ(out.scales(0)[1], 0.0f);
+}
+
+/// One token of which each group and the outliers have one channel; all numbers by hand.
+TEST(ReferenceFused, IntegerScalesOfAnExample) {
+  const float channels[] = {7 * 16, 7 * 3.4f, 0, -7 * 8.6f, 127 * 2.25f};
+  QuantizedActivations out;
+  out.resize(1, {{5, 1, 1, OutlierType::int8, true}, 4, 1.0f});
+  reorder_quantize({}, {{channels, 1, 5, 5}, nullptr, &out});
+  EXPECT_EQ(out.unit(0), 1.0f);
+  const float multipliers[] = {16, 3, 1, 9, 3};
+  const int values[] = {7, 7, 0, -7, 95};
+  for (int64_t g = 0; g < 5; ++g) {
+    EXPECT_EQ(out.scales(0)[g], multipliers[g]);
+    EXPECT_EQ(out.values(0)[g < 4 ? g : out.outlier_offset()], values[g]);
+    EXPECT_EQ(out.sums(0)[g], values[g]);
+  }
 }
 
 double log_sum_exp(const std::vector<float>& x) {

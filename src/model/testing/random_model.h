@@ -39,6 +39,7 @@ struct RandomCase {
   bool rotate;
   /// Of the linear layers; `low_bit` has some outliers.
   enum class Kind { low_bit, full_precision, int8, fp8, weight_only } kind = Kind::low_bit;
+  bool fp16_scales = false;
 
   bool quantized() const { return kind != Kind::full_precision; }
 
@@ -53,6 +54,7 @@ struct RandomCase {
     }
     config.fp8 = kind == Kind::fp8;
     config.outlier_bits = outlier_bits;
+    config.integer_scales = kind == Kind::low_bit && outlier_bits == 8 && !fp16_scales;
     config.lm_head_bits = lm_head_bits;
     config.rotate_keys = rotate;
     return config;
@@ -69,6 +71,7 @@ inline constexpr RandomCase kRandomCases[] = {
     {"w4a4kv4_rotated", 4, 128, 8, 16, KvFormat::int4, true},
     {"w4a8kv8_head8", 8, 128, 8, 8, KvFormat::int8, false},
     {"other_groups", 4, 64, 8, 16, KvFormat::f16, false},
+    {"fp16_scales", 4, 128, 8, 16, KvFormat::int4, false, RandomCase::Kind::low_bit, true},
     {"fp16_outliers", 4, 128, 16, 16, KvFormat::f32, false},
     {"full_precision", 16, 0, 16, 16, KvFormat::f16, false, RandomCase::Kind::full_precision},
     {"w8a8_head8", 8, 128, 8, 8, KvFormat::f16, false, RandomCase::Kind::int8},

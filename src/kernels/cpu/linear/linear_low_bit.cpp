@@ -40,6 +40,10 @@ LowBitJob job_of(const LinearLowBit& op) {
   job.outliers = reinterpret_cast<const uint8_t*>(w.outliers.data());
   job.outlier_scales = w.outlier_scales.data();
   job.outliers_fp16 = w.outliers_fp16.data();
+  if (w.layout.integer_scales) {
+    job.units = w.units.data();
+    job.x_units = x.units();
+  }
   job.x = x.values(0);
   job.x_stride = x.stride();
   job.x_outlier_offset = x.outlier_offset();

@@ -44,6 +44,12 @@ struct Simd {
   static Int shift_left(Int a) {
     return _mm256_slli_epi32(a, Shift);
   }
+  static Int mul(Int a, Int b) { return _mm256_mullo_epi32(a, b); }
+  static Int mul_small(Int a, Int b) { return _mm256_mullo_epi16(a, b); }
+  static Int multiply_add_small(Int acc, Int a, Int b) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+  }
+  static Int to_int(Float a) { return _mm256_cvtps_epi32(a); }
   static Float to_float(Int a) { return _mm256_cvtepi32_ps(a); }
   static Float set(float v) { return _mm256_set1_ps(v); }
   static Float add(Float a, Float b) { return _mm256_add_ps(a, b); }

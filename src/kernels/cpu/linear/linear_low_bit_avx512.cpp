@@ -26,6 +26,9 @@ struct Simd : Simd512 {
     return acc;
   }
   static Int widen(Int acc) { return _mm512_madd_epi16(acc, _mm512_set1_epi16(1)); }
+  static Int multiply_add_small(Int acc, Int a, Int b) {
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(a, b));
+  }
 };
 
 #include "kernels/cpu/linear/low_bit_tile.inc"

@@ -22,6 +22,7 @@ struct Simd : Simd512 {
 
   static Int dot(Int acc, Int u, Int s) { return _mm512_dpbusd_epi32(acc, u, s); }
   static Int widen(Int acc) { return acc; }
+  static Int multiply_add_small(Int acc, Int a, Int b) { return _mm512_dpwssd_epi32(acc, a, b); }
 };
 
 #include "kernels/cpu/linear/low_bit_tile.inc"

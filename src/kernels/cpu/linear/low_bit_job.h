@@ -25,6 +25,10 @@ struct LowBitJob {
   const uint8_t* outliers;
   const uint16_t* outlier_scales;
   const uint16_t* outliers_fp16;
+  /// Of rows and tokens; null unless scales are integers (kernels/integer_scales.h), which are 1 for groups
+  /// of INT8 activations.
+  const float* units;
+  const float* x_units;
 
   const int8_t* x;
   int64_t x_stride;

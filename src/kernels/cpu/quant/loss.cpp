@@ -16,14 +16,17 @@ constexpr int64_t kRowTile = 64;
 void subtract_dequantized(const QuantizedActivations& quantized, int64_t token, float* x) {
   const ChannelLayout& layout = quantized.layout();
   const int8_t* values = quantized.values(token);
-  const float* scales = quantized.scales(token);
-  for (int64_t c = 0; c < layout.k_normal(); ++c)
-    x[c] -= static_cast<float>(values[c]) * scales[c / layout.group];
+  const auto scale = [scales = quantized.scales(token), unit = quantized.unit(token)](int64_t group) {
+    return scales[group] * unit;
+  };
+  for (int64_t c = 0; c < layout.k_normal(); ++c) {
+    x[c] -= static_cast<float>(values[c]) * scale(c / layout.group);
+  }
   for (int64_t c = 0; c < layout.n_outlier; ++c) {
     const float kept =
         layout.outlier_type == OutlierType::fp16
             ? quantized.outliers_fp16(token)[c]
-            : static_cast<float>(values[quantized.outlier_offset() + c]) * scales[layout.groups()];
+            : static_cast<float>(values[quantized.outlier_offset() + c]) * scale(layout.groups());
     x[layout.k_normal() + c] -= kept;
   }
 }

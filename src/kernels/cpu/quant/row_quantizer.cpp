@@ -27,16 +27,14 @@ double weighted_error(std::span<const float> weights, const double* importance, 
   return error;
 }
 
-}  // namespace
-
-float normal_scale(const ScaleRule& rule, std::span<const float> weights, int64_t begin) {
-  const float largest = largest_magnitude(weights);
-  if (rule.importance == nullptr) return numerics::symmetric_scale(largest, rule.clip, kInt4Max);
-  const double* importance = rule.importance + begin;
-  float best_scale = candidate_scale(largest, 0);
+/// Of candidate(0) to candidate(count - 1) that with the least error, the first of equals.
+template <class Candidate>
+float search_scale(std::span<const float> weights, const double* importance, int count,
+                   const Candidate& candidate) {
+  float best_scale = candidate(0);
   double best_error = weighted_error(weights, importance, best_scale);
-  for (int step = 1; step <= kSearchSteps; ++step) {
-    const float scale = candidate_scale(largest, step);
+  for (int step = 1; step < count; ++step) {
+    const float scale = candidate(step);
     const double error = weighted_error(weights, importance, scale);
     if (error < best_error) {
       best_error = error;
@@ -46,21 +44,55 @@ float normal_scale(const ScaleRule& rule, std::span<const float> weights, int64_
   return best_scale;
 }
 
-float outlier_scale(std::span<const float> weights) {
-  return numerics::symmetric_scale(largest_magnitude(weights), 1.0f, kInt8Max);
+}  // namespace
+
+float normal_scale(const ScaleRule& rule, std::span<const float> weights, int64_t begin) {
+  const float largest = largest_magnitude(weights);
+  if (rule.importance == nullptr) return numerics::symmetric_scale(largest, rule.clip, kInt4Max);
+  return search_scale(weights, rule.importance + begin, kSearchSteps + 1,
+                      [largest](int step) { return candidate_scale(largest, step); });
+}
+
+float normal_multiple(const ScaleRule& rule, std::span<const float> weights, int64_t begin, float unit) {
+  if (rule.importance == nullptr) return group_multiple(normal_scale(rule, weights, begin), unit);
+  return search_scale(weights, rule.importance + begin, multiple_count(unit),
+                      [unit](int step) { return candidate_multiple(unit, step); });
+}
+
+std::span<const float> RowQuantizer::group_at(std::span<const float> values, int64_t column) const {
+  const int64_t count = std::min(out_.layout.group, out_.layout.k_normal() - column);
+  return values.subspan(static_cast<size_t>(column), static_cast<size_t>(count));
+}
+
+float RowQuantizer::unit_of(std::span<const float> values) const {
+  const int64_t normal = out_.layout.k_normal();
+  const float clip = rule_.importance == nullptr ? rule_.clip : 1.0f;
+  float largest = 0;
+  for (int64_t begin = 0; begin < normal; begin += out_.layout.group) {
+    const float magnitude = largest_magnitude(group_at(values, begin));
+    largest = std::max(largest, numerics::symmetric_scale(magnitude, clip, kInt4Max));
+  }
+  const float outlier = outlier_scale(largest_magnitude(values.subspan(static_cast<size_t>(normal))));
+  return integer_scales::weight_unit(largest, outlier);
+}
+
+void RowQuantizer::set_scale(float scale, uint16_t& stored) {
+  scale_ = scale;
+  inverse_ = numerics::inverse_scale(scale);
+  stored = float_to_half(scale);
 }
 
 float RowQuantizer::quantize(std::span<const float> values, int64_t column) {
   const ChannelLayout& layout = out_.layout;
   const int64_t normal = layout.k_normal();
   const float value = values[static_cast<size_t>(column)];
+  if (column == 0 && layout.integer_scales) unit_ = unit_of(values);
   if (column < normal) {
     if (column % layout.group == 0) {
-      const int64_t count = std::min(layout.group, normal - column);
-      scale_ = normal_scale(rule_, values.subspan(static_cast<size_t>(column), static_cast<size_t>(count)),
-                            column);
-      inverse_ = numerics::inverse_scale(scale_);
-      out_.scales[row_ * layout.groups() + column / layout.group] = float_to_half(scale_);
+      const std::span<const float> weights = group_at(values, column);
+      set_scale(layout.integer_scales ? normal_multiple(rule_, weights, column, unit_)
+                                      : normal_scale(rule_, weights, column),
+                out_.scales[row_ * layout.groups() + column / layout.group]);
     }
     const int32_t q = numerics::quantize(value, inverse_, kInt4Low, kInt4Max);
     uint8_t& byte = out_.values[row_ * out_.row_bytes() + column / 2];
@@ -76,9 +108,8 @@ float RowQuantizer::quantize(std::span<const float> values, int64_t column) {
     return kept;
   }
   if (column == normal) {
-    scale_ = outlier_scale(values.subspan(static_cast<size_t>(normal)));
-    inverse_ = numerics::inverse_scale(scale_);
-    out_.outlier_scales[row_] = float_to_half(scale_);
+    const float scale = outlier_scale(largest_magnitude(values.subspan(static_cast<size_t>(normal))));
+    set_scale(layout.integer_scales ? outlier_multiple(scale, unit_) : scale, out_.outlier_scales[row_]);
   }
   const int32_t q = numerics::quantize(value, inverse_, -kInt8Max, kInt8Max);
   out_.outliers[at] = static_cast<int8_t>(q);

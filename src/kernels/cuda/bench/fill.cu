@@ -1,12 +1,12 @@
 // Random operands of benchmarks, made on the device: one 4-byte word a thread and step, from a hash of its
 // index and the seed (the finalizer of MurmurHash3, 64 bits). Which bits of the word become what is Noise's
-// choice; only `tiles` depends on the address, as the last 256 bytes of each unit are fp16 scales.
+// choice; only `w4a16` depends on the address, as the last 256 bytes of each unit are fp16 scales.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "kernels/cuda/baseline/w4a16/config.h"
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/layout.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda_bench.h"
 
@@ -52,8 +52,9 @@ __device__ uint32_t word(Noise noise, uint32_t r, uint64_t byte) {
       return bfloat16_bits(uniform(r) - 0.5f) | bfloat16_bits(uniform(r >> 16) - 0.5f) << 16;
     case Noise::f32_scales:
       return __float_as_uint(0.005f + 0.01f * uniform(r));
-    case Noise::tiles:
-      return byte % cuda::kUnitBytes < cuda::kUnitValueBytes ? r : scale_bits(r);
+    case Noise::w4a16:
+      return byte % cuda::baseline::w4a16::kUnitBytes < cuda::baseline::w4a16::kValueBytes ? r
+                                                                                           : scale_bits(r);
   }
   return 0;
 }

@@ -103,7 +103,7 @@ Measured w4a16(const DeviceContext& device, const std::shared_ptr<CublasLt>& lt,
                                  cuda::baseline::w4a16_packed_bytes(n, k), static_cast<size_t>(m * n * 2));
   o->lt = lt;
   cuda_fill(device, o->x.data(), o->x.size(), Noise::f16, 1);
-  cuda_fill(device, o->w.data(), o->w.size(), Noise::tiles, 2);
+  cuda_fill(device, o->w.data(), o->w.size(), Noise::w4a16, 2);
   cuda::baseline::W4A16Args args;
   args.m = m;
   args.n = n;

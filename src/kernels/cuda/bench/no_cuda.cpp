@@ -32,6 +32,10 @@ std::vector<Measured> cuda_gemm_baselines(const DeviceContext&, int64_t, int64_t
   return {};
 }
 
+void cuda_linear_low_bit(const DeviceContext&, const LinearLowBit&, DType) {
+  assert(false);
+}
+
 std::vector<Measured> cuda_rate_probes(const DeviceContext&) {
   return {};
 }

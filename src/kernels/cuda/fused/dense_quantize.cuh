@@ -99,9 +99,9 @@ __global__ void __launch_bounds__(1024) dense_quantize_kernel(const DenseQuantiz
 /// Whether that kernel takes it: rows that can be read 16 bytes at a time, in the order in which they are.
 inline bool takes_dense(const ConstMatrix& x, const float* weight, const int32_t* permutation,
                         const QuantizedOutput& out) {
-  return out.form == ActivationForm::rows && is_dense8(out.spec.layout) && permutation == nullptr &&
-         is_aligned(x.data, x.stride, x.dtype) && is_aligned(weight, 0, DType::f32) &&
-         is_aligned(out.values, 0, DType::i8);
+  return out.form == ActivationForm::rows && is_dense8(out.spec.layout) && !out.spec.layout.integer_scales &&
+         permutation == nullptr && is_aligned(x.data, x.stride, x.dtype) &&
+         is_aligned(weight, 0, DType::f32) && is_aligned(out.values, 0, DType::i8);
 }
 
 template <class In, Before before>

@@ -68,9 +68,12 @@ inline void check_output(const QuantizedOutput& out, int64_t cols) {
   expect(layout.group > 0 && layout.n_outlier >= 0 && layout.n_outlier <= layout.k &&
              (out.spec.bits == 4 || out.spec.bits == 8),
          "quantized activations: invalid layout");
-  expect(out.form == ActivationForm::rows ||
-             (layout.group == 128 && (layout.outlier_type == OutlierType::int8 || layout.n_outlier == 0)),
-         "quantized activations: blocks have groups of 128 and INT8 outliers");
+  const bool int8_outliers = layout.outlier_type == OutlierType::int8 || layout.n_outlier == 0;
+  expect(!layout.integer_scales || int8_outliers, "quantized activations: integer scales have INT8 outliers");
+  expect(out.form == ActivationForm::rows || (layout.group == 128 && layout.integer_scales),
+         "quantized activations: blocks have integer scales and groups of 128");
+  expect(out.form == ActivationForm::blocks || !layout.integer_scales || out.units != nullptr,
+         "quantized activations: no place for the units");
 }
 
 }  // namespace atom::cuda::fused

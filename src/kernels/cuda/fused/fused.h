@@ -34,7 +34,7 @@ struct MutableMatrix {
 };
 
 enum class ActivationForm : uint8_t {
-  /// ActivationBlocks of kernels/cuda/layout.h: groups of 128 and INT8 outliers only.
+  /// ActivationBlocks of kernels/cuda/layout.h: integer scales, groups of 128 and INT8 outliers only.
   blocks,
   /// values [tokens, row_stride], scales [tokens, groups + 1], outliers_fp16 [tokens, n_outlier] as
   /// QuantizedActivations in kernels/quantized.h describes them; any ChannelLayout.
@@ -48,6 +48,7 @@ struct QuantizedOutput {
   ActivationForm form = ActivationForm::blocks;
   int8_t* values = nullptr;
   float* scales = nullptr;
+  float* units = nullptr;  ///< Form `rows` with integer scales: [tokens]
   float* outliers_fp16 = nullptr;
 
   /// First outlier and length of a row in the form `rows`.
@@ -150,9 +151,9 @@ struct ConvertArgs {
 };
 void convert(const ConvertArgs& args, cudaStream_t stream);
 
-/// Canonical weights (device pointers) to WeightTiles of kernels/cuda/layout.h: groups of 128 and INT8
-/// outliers only. `packed` has WeightTiles{n, groups, n_outlier}.bytes() bytes, aligned to 16; all of them
-/// are written.
+/// Canonical weights (device pointers) to WeightTiles of kernels/cuda/layout.h: integer scales, groups of 128
+/// and INT8 outliers only. `packed` has WeightTiles{n, groups, n_outlier}.bytes() bytes, aligned to 16; all
+/// of them are written.
 struct PackWeightArgs {
   LowBitWeight weight;
   uint8_t* packed = nullptr;

@@ -133,9 +133,11 @@ class DeviceActivations {
         blocks_{tokens, spec.layout.groups(), spec.layout.n_outlier},
         values_(static_cast<size_t>(is_blocked() ? blocks_.value_bytes() : tokens * out_.row_stride())),
         scales_(static_cast<size_t>(is_blocked() ? blocks_.scale_count() : tokens * (blocks_.groups + 1))),
+        units_(static_cast<size_t>(tokens)),
         outliers_fp16_(static_cast<size_t>(tokens * spec.layout.n_outlier)) {
     out_.values = values_.data();
     out_.scales = scales_.data();
+    out_.units = units_.data();
     out_.outliers_fp16 = outliers_fp16_.data();
   }
 
@@ -144,6 +146,7 @@ class DeviceActivations {
   ::testing::AssertionResult equals(const QuantizedActivations& expected) const {
     const auto values = values_.read();
     const auto scales = scales_.read();
+    const auto units = units_.read();
     const auto outliers_fp16 = outliers_fp16_.read();
     const ChannelLayout& layout = out_.spec.layout;
     const bool fp16 = layout.outlier_type == OutlierType::fp16;
@@ -156,7 +159,8 @@ class DeviceActivations {
       for (int64_t i = 0; i < normal_end; ++i) {
         const int a = values[static_cast<size_t>(
             is_blocked() ? blocks_.value(t, i / 128, static_cast<int>(i % 128)) : t * out_.row_stride() + i)];
-        const int b = i < layout.k_normal() ? expected.values(t)[i] : 0;
+        int b = i < layout.k_normal() ? expected.values(t)[i] : 0;
+        if (is_blocked()) b *= static_cast<int>(expected.scales(t)[i / 128]);
         if (a != b) return differs("channel", i, a, b);
       }
       const int64_t outlier_end =
@@ -168,9 +172,15 @@ class DeviceActivations {
         const int b = i < layout.n_outlier && !fp16 ? expected.values(t)[expected.outlier_offset() + i] : 0;
         if (a != b) return differs("outlier", i, a, b);
       }
-      for (int64_t g = 0; g <= blocks_.groups; ++g) {
+      if (layout.integer_scales) {
         const float a =
-            scales[static_cast<size_t>(is_blocked() ? blocks_.scale(t, g) : t * (blocks_.groups + 1) + g)];
+            is_blocked() ? scales[static_cast<size_t>(blocks_.unit(t))] : units[static_cast<size_t>(t)];
+        if (!same_bits(a, expected.unit(t))) return differs("unit", 0, a, expected.unit(t));
+      }
+      // Of blocks, only the outliers' one is stored.
+      for (int64_t g = is_blocked() ? blocks_.groups : 0; g <= blocks_.groups; ++g) {
+        const float a = scales[static_cast<size_t>(is_blocked() ? blocks_.outlier_multiplier(t)
+                                                                : t * (blocks_.groups + 1) + g)];
         if (!same_bits(a, expected.scales(t)[g])) return differs("scale", g, a, expected.scales(t)[g]);
       }
       for (int64_t i = 0; fp16 && i < layout.n_outlier; ++i) {
@@ -189,6 +199,7 @@ class DeviceActivations {
   ActivationBlocks blocks_;
   DeviceArray<int8_t> values_;
   DeviceArray<float> scales_;
+  DeviceArray<float> units_;
   DeviceArray<float> outliers_fp16_;
 };
 
@@ -205,7 +216,8 @@ struct QuantizeCase {
   ActivationForm form;
 };
 
-/// Edges and what models have: hidden sizes 1 to 33, 576, 1536, 4096; all kinds of outliers; W4A4 and W4A8.
+/// Edges and what models have: hidden sizes 1 to 33, 576, 1536, 4096; all kinds of outliers; W4A4 and W4A8;
+/// integer scales in both forms.
 inline std::vector<QuantizeCase> quantize_cases() {
   const auto int8 = OutlierType::int8, fp16 = OutlierType::fp16, fp8 = OutlierType::fp8;
   const auto blocks = ActivationForm::blocks, rows = ActivationForm::rows;
@@ -239,6 +251,11 @@ inline std::vector<QuantizeCase> quantize_cases() {
       {1, {{16384, 128, 128, int8}, 4, 0.9f}, blocks},
       {267, {{16384, 128, 128, int8}, 4, 0.9f}, blocks},
       {1, {{20480, 128, 128, int8}, 4, 0.9f}, blocks},
+      {1, {{28672, 128, 128, int8}, 4, 0.9f}, blocks},
+      {1, {{36864, 128, 128, int8}, 4, 0.9f}, blocks},
+      {50, {{11008, 128, 128, int8}, 4, 0.9f}, blocks},
+      {100, {{1536, 200, 128, int8}, 4, 0.9f}, blocks},
+      {150, {{5504, 128, 128, int8}, 8, 0.9f}, blocks},
       {16, {{4096, 4096, 128, int8}, 8, 1.0f}, rows},
       {270, {{1536, 1536, 128, int8}, 8, 1.0f}, rows},
       {3, {{80, 80, 128, int8}, 8, 1.0f}, rows},
@@ -252,12 +269,23 @@ inline std::vector<QuantizeCase> quantize_cases() {
     cases.push_back({1 + k % 3, {{k, k % 5 == 0 ? k / 2 : 0, 128, int8}, k % 2 == 0 ? 4 : 8, 0.9f}, blocks});
     cases.push_back({1 + k % 3, {{k, k / 3, 1 + k % 7, k % 2 == 0 ? int8 : fp16}, 4, 0.9f}, rows});
   }
+  for (QuantizeCase& c : cases) c.spec.layout.integer_scales = c.form == blocks;
+  for (size_t i = 0, given = cases.size(); i < given; ++i) {
+    QuantizeCase c = cases[i];
+    if (c.spec.layout.outlier_type != int8) continue;
+    c.tokens = std::min<int64_t>(c.tokens, 20);
+    c.spec.layout.integer_scales = true;
+    c.form = rows;
+    cases.push_back(c);
+  }
   return cases;
 }
 
 inline std::string name_of(const QuantizeCase& c) {
   return std::to_string(c.tokens) + " tokens, k " + std::to_string(c.spec.layout.k) + ", outliers " +
-         std::to_string(c.spec.layout.n_outlier) + ", group " + std::to_string(c.spec.layout.group);
+         std::to_string(c.spec.layout.n_outlier) + ", group " + std::to_string(c.spec.layout.group) +
+         (c.form == ActivationForm::blocks ? ", blocks" : ", rows") +
+         (c.spec.layout.integer_scales ? ", integer scales" : "");
 }
 
 }  // namespace atom::cuda::fused_test

@@ -3,12 +3,14 @@
 // Quantization of any layout to either form, and what comes before it: a block a token, its row as float in
 // shared memory. x [tokens, stride] (or gate and up, [tokens, 2 * k]) f32, f16 or bf16; any group, INT8, FP8
 // or FP16 outliers, no alignment needed. A warp takes a group: largest magnitude by shuffles, then the
-// values; the outliers come last. What the fast kernels (row_quantize.cuh, dense_quantize.cuh, silu.cu) don't
+// values; the outliers come last. With integer scales, the token's unit comes first, from a pass over all
+// groups. What the fast kernels (row_quantize.cuh, dense_quantize.cuh, silu.cu) don't
 // take. Source: Atom, section 4.3; docs/numerics.md.
 
 #include "kernels/cuda/fused/device.cuh"
 #include "kernels/cuda/fused/fused.h"
 #include "kernels/cuda/layout.h"
+#include "kernels/integer_scales.h"
 
 namespace atom::cuda::fused {
 
@@ -32,32 +34,36 @@ struct OutputRow {
   ActivationBlocks blocks;
   int64_t token;
 
+  __device__ bool in_blocks() const { return out->form == ActivationForm::blocks; }
   __device__ int64_t value(int64_t block, int64_t channel) const {
     return blocks.value(token, block + channel / 128, static_cast<int>(channel % 128));
   }
   __device__ void store_normal(int64_t channel, int8_t q) const {
-    const int64_t at =
-        out->form == ActivationForm::blocks ? value(0, channel) : token * row_stride() + channel;
+    const int64_t at = in_blocks() ? value(0, channel) : token * row_stride() + channel;
     out->values[at] = q;
   }
   __device__ void store_outlier(int64_t channel, int8_t q) const {
-    const int64_t at = out->form == ActivationForm::blocks
-                           ? value(blocks.groups, channel)
-                           : token * row_stride() + outlier_offset() + channel;
+    const int64_t at =
+        in_blocks() ? value(blocks.groups, channel) : token * row_stride() + outlier_offset() + channel;
     out->values[at] = q;
   }
+  /// Form `rows`: the scale of a group, of `groups` that of the outliers.
   __device__ void store_scale(int64_t group, float scale) const {
-    const int64_t at = out->form == ActivationForm::blocks ? blocks.scale(token, group)
-                                                           : token * (blocks.groups + 1) + group;
-    out->scales[at] = scale;
+    if (!in_blocks()) out->scales[token * (blocks.groups + 1) + group] = scale;
+  }
+  __device__ void store_unit(float unit, float outlier_multiplier) const {
+    if (!in_blocks()) {
+      out->units[token] = unit;
+      store_scale(blocks.groups, outlier_multiplier);
+    } else {
+      out->scales[blocks.unit(token)] = unit;
+      out->scales[blocks.outlier_multiplier(token)] = outlier_multiplier;
+    }
   }
   /// Channels that the padded normal and outlier parts have.
-  __device__ int64_t normal_end() const {
-    return out->form == ActivationForm::blocks ? blocks.groups * 128 : outlier_offset();
-  }
+  __device__ int64_t normal_end() const { return in_blocks() ? blocks.groups * 128 : outlier_offset(); }
   __device__ int64_t outlier_end() const {
-    return out->form == ActivationForm::blocks ? blocks.outlier_blocks() * 128
-                                               : row_stride() - outlier_offset();
+    return in_blocks() ? blocks.outlier_blocks() * 128 : row_stride() - outlier_offset();
   }
   __device__ int64_t outlier_offset() const {
     return (out->spec.layout.k - out->spec.layout.n_outlier + 63) / 64 * 64;
@@ -102,26 +108,52 @@ __global__ void __launch_bounds__(kGeneralThreads)
   };
   const float high = spec.bits == 4 ? 7.0f : 127.0f;
   const float low = spec.bits == 4 ? -8.0f : -127.0f;
+  const OutlierType type = spec.layout.outlier_type;
+  const bool integer = spec.layout.integer_scales;
+  const auto scale_of = [&](int64_t g) {
+    const int64_t begin = g * spec.layout.group;
+    return numerics::symmetric_scale(largest(begin, min(begin + spec.layout.group, k_normal)), spec.clip,
+                                     high);
+  };
+  float unit = 1.0f, inverse_unit = 1.0f, outlier_scale = 0.0f;
+  if (integer || (type == OutlierType::int8 && n_outlier > 0 && warp == 0)) {
+    outlier_scale = numerics::symmetric_scale(largest(k_normal, k), 1.0f, 127.0f);
+  } else if (type == OutlierType::fp8) {
+    outlier_scale = spec.scale;
+  }
+  const int most = integer_scales::most_of_activations(spec.bits);
+  if (integer) {
+    __shared__ float largest_of_warp[kWarps];
+    float largest_scale = 0.0f;
+    for (int64_t g = warp; g < groups; g += kWarps) largest_scale = fmaxf(largest_scale, scale_of(g));
+    if (lane == 0) largest_of_warp[warp] = largest_scale;
+    __syncthreads();
+    for (const float other : largest_of_warp) largest_scale = fmaxf(largest_scale, other);
+    unit = integer_scales::activation_unit(largest_scale, outlier_scale, most);
+    inverse_unit = numerics::inverse_scale(unit);
+    outlier_scale = integer_scales::outlier_multiplier(outlier_scale, inverse_unit,
+                                                       integer_scales::kMostOfOutlierActivations);
+    if (thread == 0) out.store_unit(unit, outlier_scale);
+  } else if (thread == 0) {
+    out.store_scale(groups, outlier_scale);
+  }
+
   for (int64_t g = warp; g < groups; g += kWarps) {
     const int64_t begin = g * spec.layout.group;
     const int64_t end = min(begin + spec.layout.group, k_normal);
-    const float scale = numerics::symmetric_scale(largest(begin, end), spec.clip, high);
-    const float inverse = numerics::inverse_scale(scale);
+    float scale = scale_of(g);
+    if (integer) scale = integer_scales::group_multiplier(scale, inverse_unit, most);
+    const float inverse = numerics::inverse_scale(scale * unit);
+    const int multiplier = out.in_blocks() ? static_cast<int>(scale) : 1;
     for (int64_t i = begin + lane; i < end; i += 32) {
-      out.store_normal(i, static_cast<int8_t>(numerics::quantize(channel(i), inverse, low, high)));
+      out.store_normal(i,
+                       static_cast<int8_t>(numerics::quantize(channel(i), inverse, low, high) * multiplier));
     }
     if (lane == 0) out.store_scale(g, scale);
   }
   for (int64_t i = k_normal + thread; i < out.normal_end(); i += kGeneralThreads) out.store_normal(i, 0);
-  const OutlierType type = spec.layout.outlier_type;
   if (warp == 0) {
-    float scale = 0.0f;
-    if (n_outlier > 0 && type == OutlierType::int8) {
-      scale = numerics::symmetric_scale(largest(k_normal, k), 1.0f, 127.0f);
-    } else if (type == OutlierType::fp8) {
-      scale = spec.scale;
-    }
-    const float inverse = numerics::inverse_scale(scale);
+    const float inverse = numerics::inverse_scale(outlier_scale * unit);
     for (int64_t i = lane; i < out.outlier_end(); i += 32) {
       int q = 0;
       if (i < n_outlier && type == OutlierType::int8) {
@@ -131,7 +163,6 @@ __global__ void __launch_bounds__(kGeneralThreads)
       }
       out.store_outlier(i, static_cast<int8_t>(q));
     }
-    if (lane == 0) out.store_scale(groups, scale);
   } else if (type == OutlierType::fp16) {
     for (int64_t i = thread - 32; i < n_outlier; i += kGeneralThreads - 32) {
       a.out.outliers_fp16[token * n_outlier + i] = numerics::finite_half(channel(k_normal + i));

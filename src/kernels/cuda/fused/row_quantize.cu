@@ -33,7 +33,8 @@ void launch_single(const RowQuantize& a, const SingleConfig& config, cudaStream_
 
 template <class In, bool norm>
 void launch_stream(const RowQuantize& a, const StreamConfig& config, int sms, cudaStream_t stream) {
-  const auto kernel = row_stream_kernel<In, norm>;
+  const auto kernel =
+      config.slot_tokens == 1 ? row_stream_kernel<In, norm, 1> : row_stream_kernel<In, norm, 2>;
   const int64_t tiles = (a.blocks.tokens + config.slot_tokens - 1) / config.slot_tokens;
   const int64_t blocks = std::min(tiles, int64_t{sms} * config.blocks);
   ATOM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));
@@ -70,10 +71,11 @@ void quantize_rows(const ConstMatrix& x, const float* weight, float eps, const i
                           out.spec.clip,
                           four ? -8.0f : -127.0f,
                           four ? 7.0f : 127.0f,
+                          four,
                           out.values,
                           out.scales};
       const StreamConfig ring = stream_config(layout, sizeof(In));
-      if (is_stream(layout, ring, x.rows, sms)) return launch_stream<In, norm>(a, ring, sms, stream);
+      if (is_stream(ring, x.rows, sms)) return launch_stream<In, norm>(a, ring, sms, stream);
       return launch_single<In, norm>(a, single_config(layout, x.rows, sms), stream);
     }
     if (takes_dense(x, weight, permutation, out)) {

@@ -18,6 +18,7 @@ template <class In, bool kNorm, int kUnits>
 __global__ void __launch_bounds__(max_single_threads(kUnits)) row_single_kernel(const RowQuantize a) {
   extern __shared__ __align__(16) unsigned char single_row[];
   __shared__ float shared_factor;
+  __shared__ Shares<1> shares;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int quantizers = static_cast<int>(blockDim.x) / 32 - (kNorm ? 1 : 0);
   const int64_t token = blockIdx.x;
@@ -36,36 +37,23 @@ __global__ void __launch_bounds__(max_single_threads(kUnits)) row_single_kernel(
   ptx::async_commit();
   ptx::async_wait<0>();
   __syncthreads();
-  Four y[kUnits];
+  Four y[1][kUnits];
   float factor = 1.0f;
   if constexpr (kNorm) {
     if (walks) {
       const float sum = sum_of_squares(reinterpret_cast<const In*>(single_row), a.k);
       if (lane == 0) shared_factor = numerics::inverse_rms(sum, a.k, a.eps);
     } else {
-      units.gather(single_row, y);
+      units.gather(single_row, y[0]);
     }
     __syncthreads();
     if (walks) return;
     factor = shared_factor;
   } else {
-    units.gather(single_row, y);
+    units.gather(single_row, y[0]);
   }
-  // Outliers beyond the first 128.
-  const auto more_outliers = [&](int block) {
-    const int start = a.k_normal + 128 * block + 4 * lane;
-    if (start >= a.k) return Four{};
-    const int4 c = units.channels_at(a, start);
-    const int channels[] = {c.x, c.y, c.z, c.w};
-    Four f;
-    for (int i = 0; i < 4; ++i) {
-      f.v[i] = widen(reinterpret_cast<const In*>(single_row)[channels[i]]);
-      if constexpr (kNorm) f.v[i] = (f.v[i] * factor) * a.weight[channels[i]];
-    }
-    return f;
-  };
-  units.normalize(y, factor);
-  quantize_units<true>(a, token, warp, quantizers, y, more_outliers);
+  units.normalize(y[0], factor);
+  quantize_units(a, token, token + 1, warp, quantizers, y, shares, quantizers);
 }
 
 }  // namespace atom::cuda::fused

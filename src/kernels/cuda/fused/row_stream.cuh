@@ -1,12 +1,13 @@
 #pragma once
 
-// (RMSNorm +) gather + quantize of many tokens: row_quantize.cuh says what is computed, at most 128 outliers.
+// (RMSNorm +) gather + quantize of many tokens: row_quantize.cuh says what is computed.
 // Persistent blocks, several on a multiprocessor. A ring of slots in shared memory, a slot one or two tokens'
 // rows, goes round three kinds of warps, which hand it on by mbarriers and never wait for each other
 // otherwise: one copies rows into free slots (bulk copies, as many in flight as slots are free); one walks
 // the 16 chains of the sums of squares, two tokens at a time in its 32 lanes (the contract's order: hidden /
-// 16 dependent fma); the others gather and quantize. So neither loads nor chains are waited for as long as
-// the ring has slots. Rows are 64 bytes apart modulo 128: the two chains read different banks.
+// 16 dependent fma); the others gather and quantize all tokens of a slot at once, so that they exchange their
+// largest scales once a slot. So neither loads nor chains are waited for as long as the ring has slots. Rows
+// are 64 bytes apart modulo 128: the two chains read different banks.
 // Source: Atom, section 4.3; docs/numerics.md.
 
 #include "kernels/cuda/fused/row_quantize.cuh"
@@ -15,12 +16,13 @@
 
 namespace atom::cuda::fused {
 
-template <class In, bool kNorm>
-__global__ void __launch_bounds__(kMaxStreamThreads)
+template <class In, bool kNorm, int kTokens>
+__global__ void __launch_bounds__(max_stream_threads(kTokens))
     row_stream_kernel(const RowQuantize a, const StreamConfig ring) {
   extern __shared__ __align__(128) unsigned char slots[];
   __shared__ uint64_t full[kMaxSlots], walked[kMaxSlots], empty[kMaxSlots];
   __shared__ float factors[kMaxSlots][2];
+  __shared__ Shares<kTokens> shares[2];
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int quantizers = ring.warps;
   launch_dependents();
@@ -34,11 +36,11 @@ __global__ void __launch_bounds__(kMaxStreamThreads)
   }
   __syncthreads();
 
-  const int64_t tiles = (a.blocks.tokens + ring.slot_tokens - 1) / ring.slot_tokens;
+  const int64_t tiles = (a.blocks.tokens + kTokens - 1) / kTokens;
   const auto tokens_of = [&](int64_t tile) {
-    return static_cast<int>(min(int64_t{ring.slot_tokens}, a.blocks.tokens - tile * ring.slot_tokens));
+    return static_cast<int>(min(int64_t{kTokens}, a.blocks.tokens - tile * kTokens));
   };
-  const auto row = [&](int slot, int i) { return slots + (slot * ring.slot_tokens + i) * ring.pitch; };
+  const auto row = [&](int slot, int i) { return slots + (slot * kTokens + i) * ring.pitch; };
   // Calls body(tile, slot, parity) for the block's tiles.
   const auto for_tiles = [&](const auto& body) {
     int slot = 0;
@@ -60,7 +62,7 @@ __global__ void __launch_bounds__(kMaxStreamThreads)
       const int count = tokens_of(tile);
       ptx::barrier_arrive_expect(&full[slot], bytes * static_cast<uint32_t>(count));
       for (int i = 0; i < count; ++i) {
-        const int64_t token = tile * ring.slot_tokens + i;
+        const int64_t token = tile * kTokens + i;
         ptx::bulk_load(row(slot, i), static_cast<const In*>(a.x) + token * a.stride, bytes, &full[slot]);
       }
     });
@@ -77,23 +79,25 @@ __global__ void __launch_bounds__(kMaxStreamThreads)
   } else {
     const WarpUnits<In, kNorm, kStreamUnits> units(a, warp, quantizers);
     wait_for_dependencies();
+    int turn = 0;
     for_tiles([&](int64_t tile, int slot, uint32_t parity) {
       ptx::barrier_wait(&full[slot], parity);
       if constexpr (kNorm) ptx::barrier_wait(&walked[slot], parity);
-      const int count = tokens_of(tile);
-#pragma unroll 1
-      for (int i = 0; i < count; ++i) {
-        Four y[kStreamUnits];
-        units.gather(row(slot, i), y);
-        const float factor = kNorm ? factors[slot][i] : 1.0f;
-        if (i == count - 1) {
-          __syncwarp();
-          if (lane == 0) ptx::barrier_arrive(&empty[slot]);
-        }
-        units.normalize(y, factor);
-        quantize_units<false>(a, tile * ring.slot_tokens + i, warp, quantizers, y,
-                              [](int) { return Four{}; });
+      // Where there is no second token, the first is computed twice.
+      const int last = tokens_of(tile) - 1;
+      Four y[kTokens][kStreamUnits];
+      float factor[kTokens];
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        units.gather(row(slot, min(t, last)), y[t]);
+        factor[t] = kNorm ? factors[slot][min(t, last)] : 1.0f;
       }
+      __syncwarp();
+      if (lane == 0) ptx::barrier_arrive(&empty[slot]);
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) units.normalize(y[t], factor[t]);
+      quantize_units(a, tile * kTokens, a.blocks.tokens, warp, quantizers, y, shares[turn], quantizers);
+      turn ^= 1;
     });
   }
 }

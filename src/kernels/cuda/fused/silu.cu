@@ -1,10 +1,9 @@
 // silu(gate) * up, plain and quantized. gate_up [tokens, stride] f32, f16 or bf16, gate in columns [0,
-// inner), up in [inner, 2 * inner). Plain: four elements a thread. Quantized: to ActivationBlocks, a warp
-// handles kUnits units of 128 channels of a token, four a lane, all loads first, then as row_quantize.cuh
-// does it. The outliers are one unit; more than 128 are computed twice. Bytes alone go to dense_quantize.cuh,
-// anything else to the general kernel. x / (1 + exp(-x)) by the contract's exp and IEEE division:
-// instructions are what limits this kernel, so both have a form without branches.
-// Source: Atom, section 4.3.
+// inner), up in [inner, 2 * inner). Plain: four elements a thread. Quantized: to ActivationBlocks, a token
+// by a cluster of blocks that exchange the largest scales through each other's shared memory; a warp takes
+// units of 128 channels (row_quantize.cuh), four a lane. Bytes alone go to dense_quantize.cuh, anything else
+// to the general kernel. x / (1 + exp(-x)) by the contract's exp and IEEE division: instructions are what
+// limits this kernel, so both have a form without branches. Source: Atom, section 4.3.
 
 #include "kernels/cuda/fused/config.h"
 #include "kernels/cuda/fused/dense_quantize.cuh"
@@ -87,35 +86,110 @@ __global__ void __launch_bounds__(kThreads) silu_mul_kernel(const Plain a) {
   }
 }
 
+/// Each block of a token's cluster has the units rank * units_per_block, ..., which go round its warps, up to
+/// kUnits of them a warp; silu * up stays in registers until the token's unit is known. Of all units' largest
+/// magnitudes the first warp makes the factors, a lane each: divisions are few that way.
 template <class In, int kUnits>
-__global__ void __launch_bounds__(kThreads) silu_mul_quantize_kernel(const RowQuantize a) {
+__global__ void __launch_bounds__(32 * max_silu_warps(kUnits), kUnits == 1 ? 2 : 1)
+    silu_mul_quantize_kernel(const RowQuantize a, const SiluConfig config) {
+  constexpr int kBlockUnits = kUnits * max_silu_warps(kUnits);
+  /// Of the block's units: the largest magnitude, then the scale.
+  __shared__ float scales[kBlockUnits];
+  __shared__ UnitFactors factors[kBlockUnits];
+  __shared__ TokenScale shares[kMaxSiluCluster];
+  __shared__ uint64_t shared;
   launch_dependents();
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int groups = static_cast<int>(a.blocks.groups), units = unit_count(a);
-  const int64_t token = blockIdx.x;
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int warps = config.warps, cluster = 1 << config.cluster_bits;
+  const int rank = static_cast<int>(blockIdx.x) & (cluster - 1);
+  const int64_t token = blockIdx.x >> config.cluster_bits;
+  if (cluster > 1) {
+    if (threadIdx.x == 0) {
+      ptx::barrier_init(&shared, 1);
+      ptx::fence_barrier_init();
+      ptx::barrier_arrive_expect(&shared, static_cast<uint32_t>(cluster * sizeof(TokenScale)));
+    }
+    __syncwarp();
+    ptx::cluster_arrive();
+  }
+  const int groups = static_cast<int>(a.blocks.groups), begin = rank * config.units_per_block;
+  const int units = min(config.units_per_block, unit_count(a) - begin);
   const In* gate = static_cast<const In*>(a.x) + token * a.stride;
   const In* up = gate + a.k;
-  const int first = (static_cast<int>(blockIdx.y) * (kThreads / 32) + warp) * kUnits;
-  const auto start_of = [&](int unit) { return (unit < groups ? unit * 128 : a.k_normal) + 4 * lane; };
   wait_for_dependencies();
 
   Four g[kUnits], u[kUnits];
 #pragma unroll
   for (int j = 0; j < kUnits; ++j) {
-    const int unit = first + j, start = start_of(unit);
-    const bool real = unit < units && start < (unit < groups ? a.k_normal : a.k);
-    g[j] = real ? load4(gate + start) : Four{};
-    u[j] = real ? load4(up + start) : Four{};
+    const int unit = warp + j * warps;
+    const Channels channels = channels_of(a, begin + unit, lane);
+    const bool real = unit < units && channels.start < channels.end;
+    g[j] = real ? load4(gate + channels.start) : Four{};
+    u[j] = real ? load4(up + channels.start) : Four{};
   }
 #pragma unroll
-  for (int j = 0; j < kUnits; ++j) g[j] = silu_mul4(g[j], u[j]);
-  // Outliers beyond the first 128.
-  const auto more_outliers = [&](int b) {
-    const int start = a.k_normal + 128 * b + 4 * lane;
-    return start < a.k ? silu_mul4(load4(gate + start), load4(up + start)) : Four{};
+  for (int j = 0; j < kUnits; ++j) {
+    g[j] = silu_mul4(g[j], u[j]);
+    const float largest = warp_max_magnitude(max_magnitude(g[j]));
+    if (lane == 0 && warp + j * warps < units) scales[warp + j * warps] = largest;
+  }
+  __syncthreads();
+
+  TokenScale asked{};
+  if (warp == 0) {
+    for (int unit = lane; unit < units; unit += 32) {
+      const bool normal = begin + unit < groups;
+      const float scale = scale_of(a, normal, scales[unit]);
+      scales[unit] = scale;
+      const TokenScale by_unit = asked_by(a, normal, scale);
+      asked = {fmaxf(asked.unit, by_unit.unit), fmaxf(asked.outlier, by_unit.outlier)};
+    }
+    asked = warp_largest(asked);
+    if (cluster > 1) {
+      // Nothing is written to a block before it has begun, and none ends before all have written to it.
+      ptx::cluster_wait();
+      if (lane < cluster) {
+        const auto mapped = [&](const void* p) {
+          return ptx::map_shared(ptx::shared_address(p), static_cast<uint32_t>(lane));
+        };
+        ptx::store_cluster(mapped(&shares[rank]), make_float2(asked.unit, asked.outlier), mapped(&shared));
+      }
+      ptx::barrier_wait(&shared, 0);
+      asked = warp_largest(lane < cluster ? shares[lane] : TokenScale{});
+    }
+    for (int unit = lane; unit < units; unit += 32) {
+      factors[unit] = factors_of(a, begin + unit < groups, scales[unit], asked);
+    }
+  }
+  __syncthreads();
+
+  int8_t* to = block_of(a, token, lane) + begin * block_bytes(a);
+#pragma unroll
+  for (int j = 0; j < kUnits; ++j) {
+    const int unit = warp + j * warps;
+    if (unit >= units) break;
+    const bool normal = begin + unit < groups;
+    const UnitFactors f = factors[unit];
+    *reinterpret_cast<uint32_t*>(to + unit * block_bytes(a)) =
+        quantize4(g[j], f.inverse, f.multiplier, normal ? a.low : -127.0f, normal ? a.high : 127.0f);
+  }
+  if (rank == 0 && threadIdx.x == 0) store_token_scale(a, token, asked);
+}
+
+template <class In>
+void launch_silu(const RowQuantize& a, const SiluConfig& config, cudaStream_t stream) {
+  const auto run = [&](auto kernel) {
+    launch(kernel, dim3(static_cast<unsigned>(a.blocks.tokens << config.cluster_bits)), 32 * config.warps, 0,
+           stream, {.cluster = 1 << config.cluster_bits}, a, config);
   };
-  quantize_units<true>(a, token, first, 1, g, more_outliers);
+  switch (config.units_per_warp) {
+    case 1:
+      return run(silu_mul_quantize_kernel<In, 1>);
+    case 2:
+      return run(silu_mul_quantize_kernel<In, 2>);
+    default:
+      return run(silu_mul_quantize_kernel<In, 4>);
+  }
 }
 
 }  // namespace
@@ -146,7 +220,7 @@ void silu_mul_quantize(const SiluMulQuantizeArgs& args, cudaStream_t stream) {
   const bool aligned = is_aligned(x.data, x.stride, x.dtype) && is_aligned(out.values, 0, DType::i8);
   with_type(x.dtype, [&](auto type) {
     using In = typename decltype(type)::type;
-    if (out.form == ActivationForm::blocks && aligned && is_four_aligned(layout)) {
+    if (out.form == ActivationForm::blocks && aligned && is_fast_silu(layout)) {
       const bool four = out.spec.bits == 4;
       const ActivationBlocks blocks{x.rows, layout.groups(), layout.n_outlier};
       const RowQuantize a{x.data,
@@ -161,17 +235,10 @@ void silu_mul_quantize(const SiluMulQuantizeArgs& args, cudaStream_t stream) {
                           out.spec.clip,
                           four ? -8.0f : -127.0f,
                           four ? 7.0f : 127.0f,
+                          four,
                           out.values,
                           out.scales};
-      // Few tokens: a unit a warp, for the shortest time. Many: four, for more loads in flight.
-      const auto run = [&](auto kernel, int per_warp) {
-        const dim3 grid(static_cast<unsigned>(x.rows),
-                        blocks_for(std::max<int64_t>(row_units(layout), 1), kThreads / 32 * per_warp));
-        launch(kernel, grid, kThreads, 0, stream, {}, a);
-      };
-      if (x.rows <= 64) return run(silu_mul_quantize_kernel<In, 1>, 1);
-      if (x.rows <= 512) return run(silu_mul_quantize_kernel<In, 2>, 2);
-      return run(silu_mul_quantize_kernel<In, 4>, 4);
+      return launch_silu<In>(a, silu_config(layout, x.rows, sm_count()), stream);
     }
     if (takes_dense(x, nullptr, nullptr, out)) {
       return dense_quantize<In, Before::silu_mul>(x, nullptr, 0.0f, out, stream);

@@ -1,3 +1,4 @@
+#include "kernels/cuda/fused/config.h"
 #include "kernels/cuda/fused/fused_testing.h"
 #include "kernels/numerics.h"
 
@@ -7,6 +8,22 @@ namespace {
 using namespace fused_test;
 
 constexpr DType kTypes[] = {DType::f32, DType::f16, DType::bf16};
+
+TEST(SiluConfig, CoversEveryUnitAndFitsABlock) {
+  for (const int64_t k : {4, 128, 576, 4096, 11008, 14336, 28672, 32768}) {
+    for (const int64_t tokens : {1, 16, 40, 64, 100, 264, 265, 16384}) {
+      const ChannelLayout layout{k, k > 128 ? 128 : 0};
+      ASSERT_TRUE(fused::is_fast_silu(layout));
+      const auto config = fused::silu_config(layout, tokens, 132);
+      EXPECT_GE(config.units_per_block << config.cluster_bits, fused::row_units(layout));
+      EXPECT_LE(1 << config.cluster_bits, fused::kMaxSiluCluster);
+      EXPECT_GE(config.units_per_warp * config.warps, config.units_per_block);
+      EXPECT_LE(config.warps, fused::max_silu_warps(config.units_per_warp));
+      EXPECT_TRUE(config.units_per_warp == 1 || config.units_per_warp == 2 || config.units_per_warp == 4);
+    }
+  }
+  EXPECT_FALSE(fused::is_fast_silu({36864, 128}));
+}
 
 TEST(CudaSiluMul, EqualsTheReference) {
   ATOM_NEEDS_GPU();

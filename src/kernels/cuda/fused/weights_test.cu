@@ -1,4 +1,5 @@
 #include "kernels/cuda/fused/fused_testing.h"
+#include "kernels/integer_scales.h"
 
 namespace atom::cuda {
 namespace {
@@ -15,14 +16,18 @@ struct TestWeight {
     host.layout = layout;
     for (int64_t i = 0; i < n * host.row_bytes(); ++i)
       values.push_back(static_cast<uint8_t>(random.below(256)));
-    for (int64_t i = 0; i < n * layout.groups(); ++i) scales.push_back(half());
+    if (layout.integer_scales) {
+      add_integer_scales(random);
+    } else {
+      for (int64_t i = 0; i < n * layout.groups(); ++i) scales.push_back(half());
+      for (int64_t i = 0; i < n && bytes; ++i) outlier_scales.push_back(half());
+    }
     for (int64_t i = 0; i < n * layout.n_outlier && bytes; ++i) {
       // FP8: any code but the two of NaN, in which all bits below the sign are set.
       const int code = static_cast<int>(random.below(fp8 ? 127 : 255));
       outliers.push_back(
           static_cast<int8_t>(fp8 ? code - 128 * static_cast<int>(random.below(2)) : code - 127));
     }
-    for (int64_t i = 0; i < n && bytes; ++i) outlier_scales.push_back(half());
     for (int64_t i = 0; i < n * layout.n_outlier && !bytes; ++i) outliers_fp16.push_back(half());
     host.values = values.data();
     host.scales = scales.data();
@@ -30,6 +35,24 @@ struct TestWeight {
     host.outlier_scales = outlier_scales.data();
     host.outliers_fp16 = outliers_fp16.data();
   }
+  /// Units of 6 bits from 2^-24 on, some of them times a common factor; a row of zeros now and then.
+  void add_integer_scales(Random& random) {
+    for (int64_t row = 0; row < host.n; ++row) {
+      const bool zero = random.below(9) == 0;
+      const int factor = random.below(4) == 0 ? 3 : 1;
+      const auto exponent = static_cast<int>(random.below(20)) - 24;
+      const float unit = std::ldexp(static_cast<float>(random.below(42) + 1), exponent);
+      const auto multiple = [&](int most) {
+        const auto multiplier = static_cast<int>(random.below(static_cast<uint64_t>(most / factor) + 1));
+        return float_to_half(zero ? 0.0f : unit * static_cast<float>(multiplier * factor));
+      };
+      for (int64_t g = 0; g < host.layout.groups(); ++g) {
+        scales.push_back(multiple(integer_scales::kMostOfGroup));
+      }
+      outlier_scales.push_back(multiple(integer_scales::kMostOfOutlierWeights));
+    }
+  }
+
   std::vector<uint8_t> values;
   std::vector<uint16_t> scales, outlier_scales, outliers_fp16;
   std::vector<int8_t> outliers;
@@ -56,7 +79,8 @@ TEST(CudaPackWeight, PutsEveryValueInItsPlaceAndZerosElsewhere) {
   Random random(9);
   const ChannelLayout layouts[] = {{576, 64}, {512, 0},   {4096, 128}, {1536, 200}, {128, 128},
                                    {129, 1},  {300, 100}, {1280, 192}, {130, 2}};
-  for (const ChannelLayout& layout : layouts) {
+  for (ChannelLayout layout : layouts) {
+    layout.integer_scales = true;
     for (const int64_t n : {1, 128, 200, 257}) {
       const TestWeight w(random, n, layout);
       DeviceWeight device_w(w);
@@ -64,12 +88,24 @@ TEST(CudaPackWeight, PutsEveryValueInItsPlaceAndZerosElsewhere) {
       DeviceArray<uint8_t> packed(static_cast<size_t>(tiles.bytes()));
       pack_weight({device_w.view, packed.data()}, nullptr);
       std::vector<uint8_t> expected(static_cast<size_t>(tiles.bytes()));
+      const auto put_float = [&](int64_t array, int64_t row, float value) {
+        std::memcpy(expected.data() + array + 4 * row, &value, 4);
+      };
+      for (int64_t row = 0; row < tiles.rows() && layout.n_outlier == 0; ++row) {
+        put_float(tiles.outlier_multipliers_offset(), row, 1.0f);
+      }
       for (int64_t row = 0; row < n; ++row) {
         const int in_tile = static_cast<int>(row % kTileRows);
-        const auto put_scale = [&](int64_t unit, uint16_t scale) {
-          const int64_t at = tiles.unit_offset(row / kTileRows, unit) + WeightTiles::scale_offset(in_tile);
-          std::memcpy(expected.data() + at, &scale, 2);
-        };
+        const uint16_t* scales = w.scales.data() + row * layout.groups();
+        const uint16_t outlier_scale =
+            layout.n_outlier > 0 ? w.outlier_scales[static_cast<size_t>(row)] : uint16_t{0};
+        ASSERT_TRUE(integer_scales::are_integer(scales, layout.groups(), outlier_scale));
+        const int64_t unit = integer_scales::unit_steps(scales, layout.groups(), outlier_scale);
+        put_float(tiles.row_units_offset(), row, integer_scales::from_steps(unit));
+        if (layout.n_outlier > 0) {
+          put_float(tiles.outlier_multipliers_offset(), row,
+                    static_cast<float>(integer_scales::multiplier_of(outlier_scale, unit)));
+        }
         for (int64_t c = 0; c < layout.k_normal(); ++c) {
           const uint8_t q =
               w.values[static_cast<size_t>(row * w.host.row_bytes() + c / 2)] >> (c % 2 * 4) & 15;
@@ -79,16 +115,15 @@ TEST(CudaPackWeight, PutsEveryValueInItsPlaceAndZerosElsewhere) {
           byte = static_cast<uint8_t>(byte | (place.high_nibble ? q << 4 : q));
         }
         for (int64_t g = 0; g < layout.groups(); ++g) {
-          put_scale(g, w.scales[static_cast<size_t>(row * layout.groups() + g)]);
+          const int64_t at = tiles.unit_offset(row / kTileRows, g) + WeightTiles::multiplier_offset(in_tile);
+          expected[static_cast<size_t>(at)] =
+              static_cast<uint8_t>(integer_scales::multiplier_of(scales[g], unit));
         }
         for (int64_t c = 0; c < layout.n_outlier; ++c) {
           const int64_t unit = layout.groups() + c / kOutlierUnitChannels;
           const ValuePlace place = WeightTiles::outlier(in_tile, static_cast<int>(c % kOutlierUnitChannels));
           expected[static_cast<size_t>(tiles.unit_offset(row / kTileRows, unit) + place.byte)] =
               static_cast<uint8_t>(w.outliers[static_cast<size_t>(row * layout.n_outlier + c)]);
-        }
-        for (int64_t u = 0; u < tiles.outlier_units(); ++u) {
-          put_scale(layout.groups() + u, w.outlier_scales[static_cast<size_t>(row)]);
         }
       }
       EXPECT_EQ(packed.read(), expected)
@@ -102,6 +137,8 @@ TEST(CudaLinearLowBitGeneral, EqualsTheReference) {
   Random random(10);
   for (QuantizeCase c : quantize_cases()) {
     c.tokens = std::min<int64_t>(c.tokens, 19);
+    const ChannelLayout& layout = c.spec.layout;
+    if (layout.integer_scales && !integer_scales::fits(layout.k_normal(), layout.n_outlier)) continue;
     const int64_t n = 1 + static_cast<int64_t>(random.below(70));
     const TestWeight w(random, n, c.spec.layout);
     DeviceWeight device_w(w);

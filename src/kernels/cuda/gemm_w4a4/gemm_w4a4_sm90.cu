@@ -1,19 +1,23 @@
 #include "base/error.h"
 #include "kernels/cuda/gemm_w4a4/arguments.h"
-#include "kernels/cuda/gemm_w4a4/config.h"
 #include "kernels/cuda/gemm_w4a4/gemm_w4a4.h"
-#include "kernels/cuda/runtime.h"
+#include "kernels/cuda/gemm_w4a4/large.h"
+#include "kernels/cuda/gemm_w4a4/stream_config.h"
+#include "kernels/integer_scales.h"
 
 namespace atom::cuda {
 
 void check_gemm(const GemmW4A4& gemm) {
   // The kernels count rows, units and tokens in 32 bits.
   constexpr int64_t kLimit = int64_t{1} << 24;
-  if (gemm.n < 1 || gemm.n > kLimit || gemm.groups < 0 || gemm.groups > 65536 || gemm.n_outlier < 0 ||
-      gemm.n_outlier > 65536 || gemm.groups + gemm.n_outlier == 0 || gemm.tokens < 0 ||
-      gemm.tokens > kLimit) {
+  if (gemm.n < 1 || gemm.n > kLimit || gemm.groups < 1 || gemm.groups > 65536 || gemm.n_outlier < 0 ||
+      gemm.n_outlier > 65536 || gemm.tokens < 0 || gemm.tokens > kLimit) {
     fail("W4A4 GEMM: n {}, groups {}, outliers {}, tokens {} out of range", gemm.n, gemm.groups,
          gemm.n_outlier, gemm.tokens);
+  }
+  if (!integer_scales::fits(gemm.groups * kUnitChannels, gemm.n_outlier)) {
+    fail("W4A4 GEMM: the sum of {} groups and {} outliers may not fit in 32 bits", gemm.groups,
+         gemm.n_outlier);
   }
   if (gemm.y_stride < gemm.n) fail("W4A4 GEMM: rows of {} elements, {} apart", gemm.n, gemm.y_stride);
   if (!is_float(gemm.y_dtype)) fail("W4A4 GEMM: output type {}", name_of(gemm.y_dtype));
@@ -21,30 +25,13 @@ void check_gemm(const GemmW4A4& gemm) {
   if (tiles.bytes() >= int64_t{1} << 32) fail("W4A4 GEMM: a weight of {} bytes", tiles.bytes());
 }
 
-namespace {
-
-GemmConfig config_of(const GemmContext& context, const GemmW4A4& gemm) {
-  return gemm_config(gemm.n, gemm.groups, gemm.n_outlier, gemm.tokens, context.exact, context.sm_count);
-}
-
-}  // namespace
-
-size_t gemm_scratch_bytes(const GemmContext& context, const GemmW4A4& gemm) {
-  return scratch_bytes(config_of(context, gemm));
-}
-
-int64_t gemm_counters(int sm_count) {
-  return int64_t{sm_count} * resident_ctas(1);
-}
-
 void gemm_w4a4_sm90(const GemmContext& context, const GemmW4A4& gemm) {
   check_gemm(gemm);
   if (gemm.tokens == 0) return;
-  const GemmConfig config = config_of(context, gemm);
-  if (config.kind == GemmConfig::Kind::large) {
-    gemm_w4a4_large(context, gemm);
+  if (gemm.tokens <= kMaxStreamTokens) {
+    gemm_w4a4_stream(context, gemm);
   } else {
-    gemm_w4a4_small(context, gemm, config);
+    gemm_w4a4_large(context, gemm);
   }
 }
 

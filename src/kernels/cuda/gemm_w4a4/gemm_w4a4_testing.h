@@ -8,23 +8,29 @@
 #include <vector>
 
 #include "kernels/cuda/layout.h"
+#include "kernels/integer_scales.h"
 
 /// Random operands of a W4A4 / W4A8 GEMM on the host, packed for the device, and the product by the
-/// contract's order.
+/// contract.
 namespace atom::cuda::testing {
 
 struct HostGemm {
   int64_t n, groups, n_outlier, tokens;
   WeightTiles tiles;
   ActivationBlocks blocks;
+  /// As the device gets them.
   std::vector<uint8_t> weight;
   std::vector<int8_t> x;
-  std::vector<float> sx;
-  /// Plain copies: [n][blocks * 128], [tokens][blocks * 128], scales [n][groups + 1].
+  std::vector<float> x_scales;
+  /// Plain copies: values [n][blocks * 128], [tokens][blocks * 128]; those of X with their multiplier.
   std::vector<int8_t> plain_w, plain_x;
-  std::vector<float> sw;
+  /// Multipliers [n][groups + 1], the outliers' last; units [n].
+  std::vector<int> multipliers;
+  std::vector<float> units;
 
-  HostGemm(int64_t n, int64_t groups, int64_t n_outlier, int64_t tokens, int activation_bits, uint32_t seed)
+  /// `extreme`: all operands as large as they may be, of random sign.
+  HostGemm(int64_t n, int64_t groups, int64_t n_outlier, int64_t tokens, int activation_bits, uint32_t seed,
+           bool extreme = false)
       : n(n),
         groups(groups),
         n_outlier(n_outlier),
@@ -32,36 +38,76 @@ struct HostGemm {
         tiles{n, groups, n_outlier},
         blocks{tokens, groups, n_outlier} {
     std::mt19937 random(seed);
-    const int64_t width = blocks.blocks() * kUnitChannels;
+    const auto draw = [&](int low, int high) {
+      const int value = low + static_cast<int>(random() % static_cast<unsigned>(high - low + 1));
+      return !extreme ? value : value < 0 ? low : high;
+    };
+    const int64_t width = blocks.blocks() * kUnitChannels, normal = groups * kUnitChannels;
     plain_w.assign(n * width, 0), plain_x.assign(tokens * width, 0);
-    const auto fill = [&](std::vector<int8_t>& values, int64_t rows, bool four_bits) {
-      for (int64_t r = 0; r < rows; ++r)
-        for (int64_t c = 0; c < groups * kUnitChannels + n_outlier; ++c)
-          values[r * width + c] = static_cast<int8_t>(
-              four_bits && c < groups * kUnitChannels ? int(random() % 16) - 8 : int(random() % 255) - 127);
-    };
-    fill(plain_w, n, true), fill(plain_x, tokens, activation_bits == 4);
-    const auto scale = [&] {
-      return __half2float(__float2half(0.001f + 1e-5f * static_cast<float>(random() % 4096)));
-    };
-    sw.resize(n * (groups + 1));
-    for (float& s : sw) s = scale();
-    sx.assign(blocks.scale_count(), NAN);
-    for (int64_t g = 0; g <= groups; ++g)
-      for (int64_t m = 0; m < tokens; ++m) sx[blocks.scale(m, g)] = scale();
+    x_scales.assign(blocks.scale_count(), NAN);
+    for (int64_t r = 0; r < n; ++r) {
+      for (int64_t g = 0; g < groups; ++g) multipliers.push_back(draw(r % 16 == 5 ? 0 : 1, 16));
+      multipliers.push_back(n_outlier == 0 ? 1 : draw(r % 16 == 5 ? 0 : 1, 4));
+      units.push_back(r % 16 == 5 && !extreme ? 0.0f : 1e-5f * static_cast<float>(draw(1, 4096)));
+      for (int64_t c = 0; c < normal + n_outlier; ++c)
+        plain_w[r * width + c] = static_cast<int8_t>(c < normal ? draw(-8, 7) : draw(-127, 127));
+    }
+    for (int64_t m = 0; m < tokens; ++m) {
+      x_scales[blocks.unit(m)] = 1e-4f * static_cast<float>(draw(1, 4096));
+      x_scales[blocks.outlier_multiplier(m)] =
+          n_outlier == 0 ? 1.0f : static_cast<float>(draw(1, integer_scales::kMostOfOutlierActivations));
+      for (int64_t g = 0; g < groups; ++g) {
+        const int multiplier = draw(1, integer_scales::most_of_activations(activation_bits));
+        for (int64_t c = g * kUnitChannels; c < (g + 1) * kUnitChannels; ++c)
+          plain_x[m * width + c] =
+              static_cast<int8_t>(activation_bits == 4 ? draw(-8, 7) * multiplier : draw(-127, 127));
+      }
+      for (int64_t c = normal; c < normal + n_outlier; ++c)
+        plain_x[m * width + c] = static_cast<int8_t>(draw(-127, 127));
+    }
+    pack_x(width);
+    pack_weight(width);
+  }
+
+  /// One output before it is rounded to the type of Y.
+  float product(int64_t token, int64_t row) const {
+    const int64_t width = blocks.blocks() * kUnitChannels;
+    const int8_t* a = plain_x.data() + token * width;
+    const int8_t* b = plain_w.data() + row * width;
+    int32_t total = 0;
+    for (int64_t g = 0; g <= groups; ++g) {
+      const int64_t begin = g * kUnitChannels, end = g < groups ? begin + kUnitChannels : width;
+      int32_t sum = 0;
+      for (int64_t c = begin; c < end; ++c) sum += int32_t{a[c]} * b[c];
+      total += sum * multipliers[row * (groups + 1) + g] *
+               (g < groups ? 1 : static_cast<int>(x_scales[blocks.outlier_multiplier(token)]));
+    }
+    return static_cast<float>(total) * (x_scales[blocks.unit(token)] * units[row]);
+  }
+
+ private:
+  void pack_x(int64_t width) {
     // Rows from `tokens` on: whatever.
     x.assign(blocks.value_bytes(), 77);
     for (int64_t m = 0; m < tokens; ++m)
       for (int64_t c = 0; c < width; ++c)
         x[blocks.value(m, c / kUnitChannels, static_cast<int>(c % kUnitChannels))] = plain_x[m * width + c];
+  }
+
+  void pack_weight(int64_t width) {
     weight.assign(tiles.bytes(), 0);
+    const auto write = [&](int64_t at, float value) { std::memcpy(weight.data() + at, &value, 4); };
     for (int64_t r = 0; r < n; ++r) {
       const int row = static_cast<int>(r % kTileRows);
+      write(tiles.row_units_offset() + 4 * r, units[r]);
+      write(tiles.outlier_multipliers_offset() + 4 * r,
+            static_cast<float>(multipliers[r * (groups + 1) + groups]));
       for (int64_t u = 0; u < tiles.units(); ++u) {
         uint8_t* unit = weight.data() + tiles.unit_offset(r / kTileRows, u);
         const bool normal = u < groups;
-        const __half s = __float2half(sw[r * (groups + 1) + (normal ? u : groups)]);
-        std::memcpy(unit + WeightTiles::scale_offset(row), &s, 2);
+        if (normal) {
+          unit[WeightTiles::multiplier_offset(row)] = static_cast<uint8_t>(multipliers[r * (groups + 1) + u]);
+        }
         const int8_t* from =
             plain_w.data() + r * width +
             (normal ? u * kUnitChannels : groups * kUnitChannels + (u - groups) * kOutlierUnitChannels);
@@ -75,28 +121,6 @@ struct HostGemm {
         }
       }
     }
-  }
-
-  /// One output in the contract's order; `magnitude` gets the sum of |qx qw| sx sw over the channels.
-  float product(int64_t token, int64_t row, float* magnitude) const {
-    const int64_t width = blocks.blocks() * kUnitChannels;
-    const int8_t* a = plain_x.data() + token * width;
-    const int8_t* b = plain_w.data() + row * width;
-    float acc = 0.0f;
-    *magnitude = 0.0f;
-    for (int64_t g = 0; g <= groups; ++g) {
-      if (g == groups && n_outlier == 0) break;
-      const int64_t begin = g * kUnitChannels, end = g < groups ? begin + kUnitChannels : width;
-      int32_t sum = 0, absolute = 0;
-      for (int64_t c = begin; c < end; ++c) {
-        const int32_t product = int32_t{a[c]} * b[c];
-        sum += product, absolute += std::abs(product);
-      }
-      const float s = sx[blocks.scale(token, g)] * sw[row * (groups + 1) + g];
-      acc = std::fma(static_cast<float>(sum), s, acc);
-      *magnitude += static_cast<float>(absolute) * s;
-    }
-    return acc;
   }
 };
 

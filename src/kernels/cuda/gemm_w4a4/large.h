@@ -5,9 +5,13 @@
 
 namespace atom::cuda {
 
-/// Whether gemm_w4a4_large() computes this shape: more than 32 tokens (so that a block of activations holds
-/// 64), at most 256 outlier channels (their int32 sums stay in the ring together).
+/// Whether gemm_w4a4_large() computes this shape: more than 16 tokens, so that a block of activations holds
+/// 32.
 bool gemm_w4a4_large_supports(const GemmW4A4& gemm);
+
+/// The GEMM for many tokens (large_kernel.cuh). It needs neither scratch memory nor counters of the context.
+/// Arguments as check_gemm() has passed them, tokens > 0; throws atom::Error for what it does not support.
+void gemm_w4a4_large(const GemmContext& context, const GemmW4A4& gemm);
 
 namespace large {
 

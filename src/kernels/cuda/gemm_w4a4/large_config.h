@@ -5,12 +5,12 @@
 
 namespace atom::cuda::large {
 
-/// The tiles that large_launch.cu has kernels for: output channels x tokens of a CTA, and how many CTAs form
-/// a cluster, which shares the tokens.
+/// The tiles that large_launch.cu has kernels for: output channels x tokens of a CTA, and how many CTAs, a
+/// cluster, share a tile, with a part of K each.
 struct LargeConfig {
-  int rows = 192;
-  int tokens = 128;
-  int cluster = 1;
+  int rows = 128;
+  int tokens = 256;
+  int splits = 1;
 
   friend bool operator==(const LargeConfig&, const LargeConfig&) = default;
 };

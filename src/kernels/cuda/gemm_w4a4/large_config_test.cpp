@@ -1,5 +1,7 @@
 #include "kernels/cuda/gemm_w4a4/large_config.h"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "kernels/cuda/layout.h"
@@ -7,29 +9,46 @@
 namespace atom::cuda::large {
 namespace {
 
-LargeConfig config_of(int64_t n, int64_t k, int64_t tokens) {
-  return large_config(n, (k - 128) / 128 + 2, tokens, ActivationBlocks::token_stride(tokens), 132);
+LargeConfig config_of(int64_t n, int64_t k, int64_t tokens, int sm_count = 132) {
+  return large_config(n, (k - 128) / 128 + 2, tokens, ActivationBlocks::token_stride(tokens), sm_count);
 }
 
-TEST(LargeConfig, TilesDivideTheTokenStride) {
+TEST(LargeConfig, HasAKernelWhoseTilesDivideTheTokenStride) {
   for (const int64_t n : {1, 100, 576, 4096, 22016, 57344}) {
-    for (const int64_t tokens : {33, 64, 65, 128, 129, 256, 1000, 16384}) {
-      const LargeConfig config = config_of(n, 4096, tokens);
-      EXPECT_EQ(ActivationBlocks::token_stride(tokens) % config.tokens, 0) << n << " " << tokens;
+    for (const int64_t tokens : {17, 32, 33, 64, 65, 128, 129, 256, 1000, 16384}) {
+      for (const int sm_count : {1, 6, 132}) {
+        const LargeConfig config = config_of(n, 4096, tokens, sm_count);
+        EXPECT_EQ(ActivationBlocks::token_stride(tokens) % config.tokens, 0) << n << " " << tokens;
+        EXPECT_EQ(std::ranges::count(large_configs(), config), 1) << n << " " << tokens;
+      }
     }
   }
 }
 
-TEST(LargeConfig, SmallTilesWhereLargeOnesWouldLeaveMultiprocessorsIdle) {
-  EXPECT_EQ(config_of(4096, 11008, 256), (LargeConfig{128, 64, 1}));
-  EXPECT_EQ(config_of(22016, 4096, 4096), (LargeConfig{192, 128, 1}));
+TEST(LargeConfig, EveryPartOfASplitHasUnits) {
+  EXPECT_EQ(large_config(4096, 1, 256, 256, 132).splits, 1);
+  EXPECT_EQ(large_config(4096, 7, 256, 256, 132).splits, 1);
+}
+
+TEST(LargeConfig, LargeTilesWhereTheyFillTheDevice) {
+  EXPECT_EQ(config_of(22016, 4096, 4096), (LargeConfig{128, 256, 1}));
+  EXPECT_EQ(config_of(4096, 11008, 1024), (LargeConfig{128, 256, 1}));
+}
+
+TEST(LargeConfig, SmallerOnesOrPartsOfKWhereTheyWouldLeaveMultiprocessorsIdle) {
   EXPECT_EQ(config_of(12288, 4096, 256), (LargeConfig{192, 128, 1}));
+  EXPECT_EQ(config_of(4096, 11008, 256), (LargeConfig{128, 128, 2}));
+  EXPECT_EQ(config_of(8192, 28672, 256), (LargeConfig{128, 256, 2}));
+  EXPECT_EQ(config_of(57344, 8192, 256), (LargeConfig{128, 256, 1}));
+  EXPECT_EQ(config_of(12288, 4096, 64), (LargeConfig{128, 64, 1}));
+  EXPECT_EQ(config_of(22016, 4096, 64), (LargeConfig{192, 64, 1}));
+  EXPECT_EQ(config_of(4096, 11008, 32), (LargeConfig{128, 32, 2}));
 }
 
 TEST(LargeConfig, TokenTilesThatAreWorkedOnTogether) {
   EXPECT_EQ(large_super({192, 128, 1}, 1), 1);
   EXPECT_EQ(large_super({192, 128, 1}, 32), 8);
-  EXPECT_EQ(large_super({128, 64, 1}, 32), 16);
+  EXPECT_EQ(large_super({128, 256, 1}, 32), 4);
 }
 
 }  // namespace

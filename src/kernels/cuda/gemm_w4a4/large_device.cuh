@@ -1,29 +1,42 @@
 #pragma once
 
 #include <cstdint>
-#include <cuda_fp16.h>
 
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
-/// What the large-M GEMM does beside the instructions of wgmma.cuh and ptx.cuh. The accumulators and the
-/// registers of A belong to the tensor cores from wgmma::multiply() until a wgmma::wait() that covers its
+/// What the GEMM for many tokens does beside the instructions of wgmma.cuh and ptx.cuh. The accumulators and
+/// the registers of A belong to the tensor cores from wgmma::multiply() until a wgmma::wait() that covers its
 /// group; claim() keeps the compiler from reading accumulators before that.
 namespace atom::cuda::large {
 
-using ptx::load_floats, ptx::load_half, ptx::load_vector, ptx::pin, wgmma::claim;
+using ptx::load_vector, ptx::pin, wgmma::claim;
 
-__device__ __forceinline__ float to_float(uint32_t half_bits) {
-  return __half2float(__ushort_as_half(static_cast<uint16_t>(half_bits)));
+/// The multipliers of two rows, a byte each.
+__device__ __forceinline__ uint32_t load_multipliers(uint32_t address) {
+  uint16_t v;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(address) : "memory");
+  return v;
 }
-/// At the same barrier of CTA `rank` of the cluster. It says only that reads are done: no fence of the
-/// cluster's.
-__device__ __forceinline__ void arrive_remote_at(uint32_t barrier, uint32_t rank) {
-  asm volatile(
-      "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(barrier),
-      "r"(rank)
-      : "memory");
+__device__ __forceinline__ uint32_t load_word(uint32_t address) {
+  uint32_t v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+  return v;
+}
+__device__ __forceinline__ int4 load_cluster_vector(uint32_t mapped) {
+  int4 v;
+  asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(mapped)
+               : "memory");
+  return v;
+}
+/// Four 8 x 8 matrices of 16-bit elements, transposed; a lane has two elements of a row of each and gives the
+/// address of one row of what is written.
+__device__ __forceinline__ void store_matrices_transposed(uint32_t address, const uint32_t (&m)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+               "r"(m[0]), "r"(m[1]), "r"(m[2]), "r"(m[3])
+               : "memory");
 }
 template <int kRegisters>
 __device__ __forceinline__ void grow_registers() {
@@ -32,6 +45,41 @@ __device__ __forceinline__ void grow_registers() {
 template <int kRegisters>
 __device__ __forceinline__ void shrink_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+/// INT4 values times their row's multiplier, as INT8: the fragments of 32 channels, from two words of packed
+/// weights (rows g in their low nibbles, rows g + 8 in the high ones).
+class Unpack {
+ public:
+  __device__ __forceinline__ Unpack() : eights_(pin(0x88888888u)) {}
+
+  /// `multipliers`: of row g in the low byte, of row g + 8 in the next one.
+  __device__ __forceinline__ void set(uint32_t multipliers) {
+    k0_ = multipliers & 0xFF, k1_ = multipliers >> 8;
+    offset0_ = 0x80808080u - k0_ * 0x08080808u, offset1_ = 0x80808080u - k1_ * 0x08080808u;
+  }
+  __device__ __forceinline__ void operator()(uint32_t (&a)[4], uint32_t low_k, uint32_t high_k) const {
+    a[0] = scaled(low_k, k0_, offset0_), a[1] = scaled(low_k >> 4, k1_, offset1_);
+    a[2] = scaled(high_k, k0_, offset0_), a[3] = scaled(high_k >> 4, k1_, offset1_);
+    // Not computed later than here, among the instructions of a product.
+    asm volatile("" : "+r"(a[0]), "+r"(a[1]), "+r"(a[2]), "+r"(a[3])::"memory");
+  }
+
+ private:
+  /// Four at once: with z = q + 8, no byte of z * k + (128 - 8 k) = 128 + k q overflows.
+  __device__ __forceinline__ uint32_t scaled(uint32_t nibbles, uint32_t k, uint32_t offset) const {
+    uint32_t
+        z;  // (nibbles ^ eights) & 0x0F0F0F0F: one instruction only if one of the constants is in a register
+    asm("lop3.b32 %0, %1, %2, %3, 0x28;" : "=r"(z) : "r"(nibbles), "r"(eights_), "n"(0x0F0F0F0F));
+    return (z * k + offset) ^ 0x80808080u;
+  }
+
+  uint32_t eights_, k0_ = 0, k1_ = 0, offset0_ = 0, offset1_ = 0;
+};
+
+/// wgmma::descriptor() of a tile, of its low word: the high one is the same for all.
+__device__ __forceinline__ uint64_t with_low_word(uint32_t low) {
+  return wgmma::descriptor(0) >> 32 << 32 | low;
 }
 
 }  // namespace atom::cuda::large

@@ -1,9 +1,12 @@
 #include <algorithm>
 #include <cstring>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "kernels/cuda/gemm_w4a4/gemm_w4a4_testing.h"
 #include "kernels/cuda/gemm_w4a4/large.h"
 #include "kernels/cuda/runtime.h"
@@ -17,12 +20,23 @@ struct Case {
   DType type;
   int64_t padding;  ///< Elements between rows of y, which must survive
   bool accumulate;
+  int64_t skipped = 0;   ///< Elements before y, which is then not aligned to 16 bytes
+  bool extreme = false;  ///< Operands as large as they may be
 };
-const Case kCases[] = {
-    {64, 128, 1, 0, 4, DType::f32, 0, false},     {100, 200, 3, 64, 4, DType::f32, 4, false},
-    {192, 1000, 4, 128, 4, DType::f32, 0, false}, {300, 321, 5, 100, 8, DType::f32, 3, true},
-    {257, 384, 2, 256, 8, DType::f16, 8, false},  {129, 65, 7, 30, 4, DType::bf16, 1, true},
-    {512, 576, 31, 128, 4, DType::f16, 0, true},  {300, 256, 0, 256, 4, DType::f32, 0, false}};
+const Case kCases[] = {{64, 128, 1, 0, 4, DType::f32, 0, false},
+                       {100, 200, 3, 64, 4, DType::f32, 4, false, 1},
+                       {192, 1000, 4, 128, 4, DType::f32, 0, false},
+                       {300, 321, 5, 100, 8, DType::f32, 3, true, 1},
+                       {257, 384, 2, 256, 8, DType::f16, 8, false},
+                       {129, 65, 7, 30, 4, DType::bf16, 1, true, 1},
+                       {512, 576, 31, 128, 4, DType::f16, 0, true},
+                       {300, 256, 1, 512, 4, DType::bf16, 0, false},
+                       {260, 192, 223, 128, 4, DType::f16, 0, false, 0, true},
+                       {1100, 385, 9, 190, 4, DType::f16, 7, false, 3},
+                       {33, 1, 8, 0, 4, DType::f32, 0, true},
+                       {17, 200, 9, 64, 4, DType::f32, 4, true, 1},
+                       {31, 391, 23, 128, 4, DType::bf16, 0, false},
+                       {48, 576, 12, 400, 8, DType::f16, 8, false, 0, true}};
 
 template <class T>
 T* to_device(const std::vector<T>& values) {
@@ -32,22 +46,40 @@ T* to_device(const std::vector<T>& values) {
   return data;
 }
 
+/// Whether some hundred outputs of y, which lies over `before`, have the bits that the host computes.
+template <class Y>
+void expect_products(const testing::HostGemm& host, const Case& c, const std::vector<uint8_t>& before,
+                     const std::vector<uint8_t>& after) {
+  for (int64_t i = 0; i < 400; ++i) {
+    const int64_t row = i % 3 == 0 ? c.n - 1 - i % c.n : i * 37 % c.n, token = (i * 61 + 5) % c.tokens;
+    const size_t at = (c.skipped + token * (c.n + c.padding) + row) * sizeof(Y);
+    Y old, got;
+    std::memcpy(&old, before.data() + at, sizeof(Y)), std::memcpy(&got, after.data() + at, sizeof(Y));
+    const float product = host.product(token, row);
+    const Y want = static_cast<Y>(c.accumulate ? static_cast<float>(old) + product : product);
+    ASSERT_EQ(std::memcmp(&want, &got, sizeof(Y)), 0) << "token " << token << ", row " << row;
+  }
+}
+
 /// Every tile, on a whole device and on six multiprocessors (so that each computes several tiles), gives the
 /// bits of the reference kernel, over memory of known contents.
 TEST(GemmW4A4Large, IsBitIdenticalToTheReference) {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "no GPU";
   for (const Case& c : kCases) {
-    const testing::HostGemm host(c.n, c.groups, c.n_outlier, c.tokens, c.bits, static_cast<uint32_t>(c.n));
+    const testing::HostGemm host(c.n, c.groups, c.n_outlier, c.tokens, c.bits, static_cast<uint32_t>(c.n),
+                                 c.extreme);
     uint8_t* weight = to_device(host.weight);
     int8_t* x = to_device(host.x);
-    float* sx = to_device(host.sx);
+    float* x_scales = to_device(host.x_scales);
     const int64_t stride = c.n + c.padding;
-    std::vector<uint8_t> before(c.tokens * stride * size_of(c.type));
+    std::vector<uint8_t> before((c.skipped + c.tokens * stride) * size_of(c.type));
     // Finite in all three types.
     for (size_t i = 0; i < before.size(); ++i) before[i] = static_cast<uint8_t>(i % 53);
     uint8_t* y = to_device(before);
-    const GemmW4A4 gemm{weight, c.n, c.groups, c.n_outlier, x, sx, c.tokens, y, c.type, stride, c.accumulate};
+    const GemmW4A4 gemm{weight, c.n,      c.groups,    c.n_outlier,
+                        x,      x_scales, c.tokens,    y + c.skipped * size_of(c.type),
+                        c.type, stride,   c.accumulate};
     const auto run = [&](const auto& launch) {
       ATOM_CUDA_CHECK(cudaMemcpy(y, before.data(), before.size(), cudaMemcpyHostToDevice));
       launch();
@@ -59,19 +91,33 @@ TEST(GemmW4A4Large, IsBitIdenticalToTheReference) {
     GemmContext context;
     ASSERT_TRUE(gemm_w4a4_large_supports(gemm));
     const auto want = run([&] { gemm_w4a4_reference(context, gemm); });
+    if (c.type == DType::f32) expect_products<float>(host, c, before, want);
+    if (c.type == DType::f16) expect_products<__half>(host, c, before, want);
+    if (c.type == DType::bf16) expect_products<__nv_bfloat16>(host, c, before, want);
     for (const LargeConfig& config : large_configs()) {
       if (host.blocks.stride() % config.tokens != 0) continue;
       for (const int sm_count : {132, 6}) {
         context.sm_count = sm_count;
         EXPECT_EQ(run([&] { launch(context, gemm, config); }), want)
-            << c.tokens << " tokens, n " << c.n << ", tile " << config.rows << " x " << config.tokens
-            << ", cluster " << config.cluster << ", " << sm_count << " multiprocessors";
+            << c.tokens << " tokens, n " << c.n << ", tile " << config.rows << " x " << config.tokens << ", "
+            << config.splits << " CTAs to a tile, " << sm_count << " multiprocessors";
       }
     }
-    for (void* data :
-         {static_cast<void*>(weight), static_cast<void*>(x), static_cast<void*>(sx), static_cast<void*>(y)})
+    for (void* data : {static_cast<void*>(weight), static_cast<void*>(x), static_cast<void*>(x_scales),
+                       static_cast<void*>(y)})
       ATOM_CUDA_CHECK(cudaFree(data));
   }
+}
+
+TEST(GemmW4A4Large, RefusesFewTokens) {
+  GemmW4A4 gemm;
+  gemm.n = 128, gemm.groups = 1, gemm.y_stride = 128;
+  gemm.tokens = 16;
+  EXPECT_FALSE(gemm_w4a4_large_supports(gemm));
+  EXPECT_THROW(gemm_w4a4_large({}, gemm), Error);
+  gemm.tokens = 17;
+  EXPECT_TRUE(gemm_w4a4_large_supports(gemm));
+  EXPECT_THROW(launch({}, gemm, LargeConfig{64, 64, 1}), Error);
 }
 
 }  // namespace

@@ -12,16 +12,18 @@
 /// A CTA owns a range of 16-row blocks of W for all of K and handles them in passes of up to kRows blocks.
 /// Each of its warps is a stream of its own: it copies its share of (pass, unit) pieces, and X of those
 /// units, into its own ring in shared memory (cp.async), unpacks them to 8-bit fragments in registers (a
-/// nibble as 16 q, the 1/16 folded into the scale) and multiplies by `mma.sync` m16n8k32, W being the A
-/// operand. No warp waits for another but at the end of a pass. The units of a pass go round the warps,
-/// whose sums are added in ascending order of the warp. Weights do not depend on the kernel before: the rings
-/// are filled before the dependency wait.
+/// nibble as 16 q, the 16 taken from the sum) and multiplies by `mma.sync` m16n8k32, W being the A operand.
+/// No warp waits for another but at the end of a pass. The units of a pass go round the warps, whose int32
+/// sums are added at its end. Weights do not depend on the kernel before: the rings are filled before the
+/// dependency wait.
 namespace atom::cuda {
 
 struct StreamArguments {
   const uint8_t* weight;
+  const float* row_units;
+  const float* row_outliers;  ///< Multipliers
   const int8_t* x;
-  const float* sx;
+  const float* x_scales;
   void* y;
   int64_t y_stride;
   int n, tokens, token_stride, groups, units, row_blocks;
@@ -34,10 +36,10 @@ inline constexpr int kRowBlockValues = kRowBlock * 64;
 /// Shared memory of one CTA.
 template <int kTokens, int kWarps, int kRows, int kSlots>
 struct StreamShape {
-  static constexpr int kScales = kRows * kRowBlockValues;     // offset of the weight scales in a slot
-  static constexpr int kX = kScales + kRows * kRowBlock * 2;  // of X
-  static constexpr int kXScales = kX + kTokens * kUnitChannels;
-  static constexpr int kSlotBytes = kXScales + kTokens * 4;
+  // Offsets in a slot: of a byte a row, or of outlier units a float, its multiplier; of X.
+  static constexpr int kMultipliers = kRows * kRowBlockValues;
+  static constexpr int kX = kMultipliers + kRows * kRowBlock * 4;
+  static constexpr int kSlotBytes = kX + kTokens * kUnitChannels;
   static constexpr int kPitch = kRows * kRowBlock + 4;
   static constexpr int shared(int tokens) {
     const int partial = 2 * kWarps * (tokens < kTokens ? tokens : kTokens) * kPitch * 4;
@@ -59,6 +61,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   constexpr int kTiles = kTokens / 8;  // of 8 tokens, the N of the mma
   extern __shared__ __align__(1024) uint8_t shared[];
   __shared__ uint64_t written[2];
+  __shared__ float x_units[kTokens];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int m0 = blockIdx.y * kTokens;
   const int begin = static_cast<int>(static_cast<int64_t>(p.row_blocks) * blockIdx.x / gridDim.x);
@@ -78,7 +81,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   struct {
     int row, unit;
     uint32_t offset[kRows];  // of 16 bytes of the row blocks in their units
-    uint32_t scale_offset;
+    uint32_t multipliers_offset;
   } ahead;
   const auto locate = [&](int row) {
     ahead.row = row;
@@ -88,8 +91,8 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
     for (int r = 0; r < kRows; ++r)
       ahead.offset[r] = unit_start(row + r) + (row + r) % 8 * kRowBlockValues + lane * 16;
-    const int block = row + lane / 2;
-    ahead.scale_offset = unit_start(block) + kUnitValueBytes + block % 8 * 32 + lane % 2 * 16;
+    const int block = row + lane;
+    ahead.multipliers_offset = unit_start(block) + kUnitValueBytes + block % 8 * kRowBlock;
   };
   const auto copied_all = [&] { return ahead.row >= end; };
   const auto settle = [&] {
@@ -111,7 +114,11 @@ __global__ void __launch_bounds__(kWarps * 32)
       ptx::async_copy(to + r * kRowBlockValues, unit + ahead.offset[r], policy);
       ptx::async_copy(to + r * kRowBlockValues + 512, unit + ahead.offset[r] + 512, policy);
     }
-    if (lane < 2 * rows) ptx::async_copy(to + Shape::kScales, unit + ahead.scale_offset, policy);
+    if (ahead.unit < p.groups) {
+      if (lane < rows) ptx::async_copy(to + Shape::kMultipliers, unit + ahead.multipliers_offset, policy);
+    } else if (lane < 4 * rows) {
+      ptx::async_copy(to + Shape::kMultipliers, p.row_outliers + ahead.row * kRowBlock + lane * 4, policy);
+    }
   };
   const uint64_t keep = ptx::policy_evict_last();
   const int x_rows = min(kTokens, p.tokens - m0);
@@ -122,10 +129,11 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
     for (int i = 0; i < kTokens / 4; ++i)
       if (i * 4 + lane / 8 < x_rows) ptx::async_copy(to + Shape::kX + i * 512, x + i * 512, keep);
-    const float* sx = p.sx + static_cast<int64_t>(min(unit, p.groups)) * p.token_stride + m0;
-    if (lane < kTokens / 4) ptx::async_copy(to + Shape::kXScales, sx + lane * 4, keep);
   };
 
+  // Cold otherwise when the sums are complete.
+  for (int i = threadIdx.x * 32; i < (end - begin) * kRowBlock; i += kWarps * 32 * 32)
+    ptx::prefetch(p.row_units + begin * kRowBlock + i);
   ahead.unit = warp;
   locate(begin);
   settle();
@@ -143,6 +151,15 @@ __global__ void __launch_bounds__(kWarps * 32)
     }
   }
 
+  // Of tokens that are padding: anything.
+  int x_outliers[kTiles][2];
+#pragma unroll
+  for (int k = 0; k < kTiles; ++k)
+#pragma unroll
+    for (int c = 0; c < 2; ++c)
+      x_outliers[k][c] = static_cast<int>(p.x_scales[p.token_stride + m0 + k * 8 + 2 * t + c]);
+  if (threadIdx.x < kTokens) x_units[threadIdx.x] = p.x_scales[m0 + threadIdx.x];
+
   Y* const y = static_cast<Y*>(p.y);
   const auto store = [&](int token, int row, float sum) {
     if (token >= p.tokens || row >= p.n) return;
@@ -150,7 +167,7 @@ __global__ void __launch_bounds__(kWarps * 32)
   };
 
   int slot = 0;
-  float acc[kRows][kTiles][4];
+  int acc[kRows][kTiles][4];
   int outliers[kRows][kTiles][4];
   // Address bits of X's fragments: token g, channels 4 t ... 4 t + 3 of a chunk of 16.
   const int x_offset = g * kUnitChannels + g * 16 + t * 4;
@@ -172,16 +189,22 @@ __global__ void __launch_bounds__(kWarps * 32)
       for (int c = 0; c < 8; ++c)
         x[k][c] =
             *reinterpret_cast<const uint32_t*>(in + Shape::kX + k * 1024 + (x_offset ^ (c * 16) ^ flip));
-    const __half* scales = reinterpret_cast<const __half*>(in + Shape::kScales) + g;
-    float w[R][2];
+    int w[R][2];
+    if (unit < p.groups) {
 #pragma unroll
-    for (int r = 0; r < R; ++r)
+      for (int r = 0; r < R; ++r) {
+        const uint32_t both =
+            *reinterpret_cast<const uint16_t*>(in + Shape::kMultipliers + r * kRowBlock + g * 2);
+        w[r][0] = static_cast<int>(both & 0xFF), w[r][1] = static_cast<int>(both >> 8);
+      }
+    } else {
 #pragma unroll
-      for (int c = 0; c < 2; ++c) w[r][c] = __half2float(scales[r * kRowBlock + c * 8]);
-    float2 sx[kTiles];
+      for (int r = 0; r < R; ++r)
 #pragma unroll
-    for (int k = 0; k < kTiles; ++k)
-      sx[k] = *reinterpret_cast<const float2*>(in + Shape::kXScales + (k * 8 + 2 * t) * 4);
+        for (int c = 0; c < 2; ++c)
+          w[r][c] = static_cast<int>(
+              *reinterpret_cast<const float*>(in + Shape::kMultipliers + (r * kRowBlock + g + c * 8) * 4));
+    }
     __syncwarp();
     if (!copied_all()) {
       copy_weights(slot), copy_x(slot, ahead.unit);
@@ -190,19 +213,6 @@ __global__ void __launch_bounds__(kWarps * 32)
     ptx::async_commit();
     if (++slot == kSlots) slot = 0;
 
-    const auto scale = [&](const int(&sum)[kRows][kTiles][4], float unit_scale) {
-#pragma unroll
-      for (int k = 0; k < kTiles; ++k) {
-        const float x0 = sx[k].x * unit_scale, x1 = sx[k].y * unit_scale;
-#pragma unroll
-        for (int r = 0; r < R; ++r) {
-          acc[r][k][0] = fmaf(static_cast<float>(sum[r][k][0]), x0 * w[r][0], acc[r][k][0]);
-          acc[r][k][1] = fmaf(static_cast<float>(sum[r][k][1]), x1 * w[r][0], acc[r][k][1]);
-          acc[r][k][2] = fmaf(static_cast<float>(sum[r][k][2]), x0 * w[r][1], acc[r][k][2]);
-          acc[r][k][3] = fmaf(static_cast<float>(sum[r][k][3]), x1 * w[r][1], acc[r][k][3]);
-        }
-      }
-    };
     if (unit < p.groups) {
       int sum[kRows][kTiles][4];
 #pragma unroll
@@ -220,9 +230,14 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
           for (int k = 0; k < kTiles; ++k) mma_s8(sum[r][k], a, x[k][2 * s], x[k][2 * s + 1]);
         }
-      scale(sum, 0.0625f);
+#pragma unroll
+      for (int r = 0; r < R; ++r)
+#pragma unroll
+        for (int k = 0; k < kTiles; ++k)
+#pragma unroll
+          for (int c = 0; c < 4; ++c) acc[r][k][c] += (sum[r][k][c] >> 4) * w[r][c / 2];
     } else {
-      // All outliers are one sum.
+      // All of the warp's outliers are one sum.
       if (unit - kWarps < p.groups) {
 #pragma unroll
         for (int r = 0; r < R; ++r)
@@ -240,22 +255,33 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
           for (int k = 0; k < kTiles; ++k) mma_s8(outliers[r][k], a, x[k][2 * s], x[k][2 * s + 1]);
         }
-      if (unit + kWarps >= p.units) scale(outliers, 1.0f);
+      if (unit + kWarps >= p.units) {
+#pragma unroll
+        for (int r = 0; r < R; ++r)
+#pragma unroll
+          for (int k = 0; k < kTiles; ++k)
+#pragma unroll
+            for (int c = 0; c < 4; ++c)
+              acc[r][k][c] += outliers[r][k][c] * (w[r][c / 2] * x_outliers[k][c % 2]);
+      }
     }
   };
   // The sums of pass q, of kWarps warps, lie in half q % 2 of this buffer.
   const int half = kWarps * x_rows * Shape::kPitch;
-  float* const partial = reinterpret_cast<float*>(shared + kWarps * kSlots * Shape::kSlotBytes);
+  int* const partial = reinterpret_cast<int*>(shared + kWarps * kSlots * Shape::kSlotBytes);
   const auto reduce = [&](int pass) {
-    ptx::barrier_wait(&written[pass % 2], pass / 2 % 2);
     const int row = begin + pass * pass_rows, columns = min(pass_rows, end - row) * kRowBlock;
-    const float* from = partial + pass % 2 * half;
+    const auto row_unit = [&](int e) { return p.row_units[row * kRowBlock + e % columns]; };
+    float w = row_unit(threadIdx.x);
+    ptx::barrier_wait(&written[pass % 2], pass / 2 % 2);
+    const int* from = partial + pass % 2 * half;
     for (int e = threadIdx.x; e < x_rows * columns; e += kWarps * 32) {
       const int token = e / columns, column = e % columns;
-      float total = 0.0f;
+      int total = 0;
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) total += from[(w * x_rows + token) * Shape::kPitch + column];
-      store(m0 + token, row * kRowBlock + column, total);
+      for (int i = 0; i < kWarps; ++i) total += from[(i * x_rows + token) * Shape::kPitch + column];
+      store(m0 + token, row * kRowBlock + column, static_cast<float>(total) * (x_units[token] * w));
+      w = row_unit(e + kWarps * 32);
     }
   };
   int unit = warp;
@@ -265,7 +291,7 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
       for (int k = 0; k < kTiles; ++k)
 #pragma unroll
-        for (int c = 0; c < 4; ++c) acc[r][k][c] = 0.0f;
+        for (int c = 0; c < 4; ++c) acc[r][k][c] = 0;
 #pragma unroll 1
     for (; unit < p.units; unit += kWarps) step.template operator()<R>(unit);
     unit -= p.units;

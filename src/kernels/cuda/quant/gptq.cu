@@ -10,13 +10,13 @@
 // GPTQ's column loop for one block of up to 128 columns (GptqWeight).
 //
 // weight [rows, k] float, upper [k, k] float, errors [rows, 128] float, row-major; the output as in
-// LowBitTarget. A warp takes a row: lane l holds columns l, l + 32, l + 64, l + 96 of the block, a column's
-// value goes to all lanes by shuffle, all of them quantize it, and each updates its own columns behind it
-// with the factors of the block's square of `upper` in shared memory (64 KB). The float operations of a row
-// are the CPU's, in the same order. What the errors do to the columns behind the block is one matrix product
-// of cuBLAS (errors [rows, 128] times the block's rows of `upper`): 1/64 of the multiplications are done
-// here, but all of the latency, 128 dependent steps of about 100 cycles. Method: Frantar et al. 2022 (arXiv
-// 2210.17323).
+// LowBitTarget; units [rows] float, of integer scales: chosen in the first block, kept for the others. A warp
+// takes a row: lane l holds columns l, l + 32, l + 64, l + 96 of the block, a column's value goes to all
+// lanes by shuffle, all of them quantize it, and each updates its own columns behind it with the factors of
+// the block's square of `upper` in shared memory (64 KB). The float operations of a row are the CPU's, in the
+// same order. What the errors do to the columns behind the block is one matrix product of cuBLAS (errors
+// [rows, 128] times the block's rows of `upper`): 1/64 of the multiplications are done here, but all of the
+// latency, 128 dependent steps of about 100 cycles. Method: Frantar et al. 2022 (arXiv 2210.17323).
 
 namespace atom::cuda::quant {
 namespace {
@@ -33,6 +33,7 @@ struct BlockArguments {
   ScaleRule rule;
   LowBitTarget out;
   float* errors;
+  float* units;
   int begin;
   int width;
 };
@@ -70,6 +71,12 @@ __device__ void quantize_row(const BlockArguments& a, int64_t row, const float* 
   const int normal = static_cast<int>(layout.k_normal()), group = static_cast<int>(layout.group);
   const bool int8_outliers = layout.outlier_type == OutlierType::int8;
   float* values = a.weight.data + row * a.weight.stride + a.begin;
+  RowRule rule{a.rule, layout.integer_scales, 0.0f};
+  if (rule.integer) {
+    rule.unit = a.begin == 0 ? row_unit(a.rule, layout, values) : a.units[row];
+    __syncwarp();
+    if (a.begin == 0 && lane == 0) a.units[row] = rule.unit;
+  }
   float w[kSlots], errors[kSlots];
   int q[kSlots];
 #pragma unroll
@@ -103,14 +110,14 @@ __device__ void quantize_row(const BlockArguments& a, int64_t row, const float* 
       const int at = a.begin + column;
       if (at < normal) {
         if (to_head == 0) {
-          scale = normal_scale(a.rule, group_values(column, column + min(group, normal - at)));
+          scale = group_scale(rule, group_values(column, column + min(group, normal - at)));
           inverse = numerics::inverse_scale(scale);
           if (lane == 0) a.out.scales[row * layout.groups() + at / group] = float_to_half(scale);
           to_head = group;
         }
         --to_head;
       } else if (at == normal && int8_outliers) {
-        scale = outlier_scale(group_values(column, static_cast<int>(layout.k) - a.begin));
+        scale = outlier_scale(rule, group_values(column, static_cast<int>(layout.k) - a.begin));
         inverse = numerics::inverse_scale(scale);
         if (lane == 0) a.out.outlier_scales[row] = float_to_half(scale);
       }
@@ -184,11 +191,13 @@ void gptq_weight(const DeviceContext& context, const GptqWeight& op) {
   const MatrixView<float> weight = op.weight;
   const auto k = static_cast<int>(weight.cols), rows = static_cast<int>(weight.rows);
   const int block = static_cast<int>(std::min<int64_t>(op.block_size, kBlock));
-  auto* errors = static_cast<float*>(device.scratch(sizeof(float) * static_cast<size_t>(rows) * kBlock));
+  auto* errors =
+      static_cast<float*>(device.scratch(sizeof(float) * static_cast<size_t>(rows) * (kBlock + 1)));
+  float* units = errors + int64_t{rows} * kBlock;
   const int grid = std::min((rows + kWarps - 1) / kWarps, device.sm_count() * kGridPerSm);
   for (int begin = 0; begin < k; begin += block) {
     const int end = std::min(begin + block, k);
-    const BlockArguments arguments{weight, op.upper, op.rule, op.out, errors, begin, end - begin};
+    const BlockArguments arguments{weight, op.upper, op.rule, op.out, errors, units, begin, end - begin};
     launch(gptq_block_kernel, dim3(static_cast<unsigned>(grid)), dim3(kWarps * 32), kSharedBytes,
            device.stream(), {.dependent = false}, arguments);
     if (end == k) break;

@@ -23,6 +23,7 @@ constexpr int kWarps = kThreads / 32;
 struct QuantizedView {
   const int8_t* values;
   const float* scales;
+  const float* units;
   const float* outliers_fp16;
   ChannelLayout layout;
   ActivationBlocks blocks;
@@ -30,26 +31,29 @@ struct QuantizedView {
   int64_t stride;
   int64_t outlier_offset;
 
+  /// In blocks, normal values are already times their group's multiplier. All products are exact.
   __device__ float normal(int64_t token, int64_t c) const {
-    if (!blocked) {
-      const float scale = scales[token * (layout.groups() + 1) + c / layout.group];
-      return static_cast<float>(values[token * stride + c]) * scale;
-    }
-    const int64_t block = c / kUnitChannels;
-    const int8_t value = values[blocks.value(token, block, static_cast<int>(c % kUnitChannels))];
-    return static_cast<float>(value) * scales[blocks.scale(token, block)];
+    if (blocked) return value(token, 0, c) * scales[blocks.unit(token)];
+    const float scale = scales[token * (layout.groups() + 1) + c / layout.group];
+    return static_cast<float>(values[token * stride + c]) * (scale * unit(token));
   }
 
   __device__ float outlier(int64_t token, int64_t c) const {
     if (layout.outlier_type == OutlierType::fp16) return outliers_fp16[token * layout.n_outlier + c];
     const int64_t groups = layout.groups();
-    if (!blocked) {
-      return static_cast<float>(values[token * stride + outlier_offset + c]) *
-             scales[token * (groups + 1) + groups];
+    if (blocked) {
+      return value(token, groups, c) *
+             (scales[blocks.outlier_multiplier(token)] * scales[blocks.unit(token)]);
     }
-    const int64_t block = groups + c / kUnitChannels;
-    const int8_t value = values[blocks.value(token, block, static_cast<int>(c % kUnitChannels))];
-    return static_cast<float>(value) * scales[blocks.scale(token, groups)];
+    return static_cast<float>(values[token * stride + outlier_offset + c]) *
+           (scales[token * (groups + 1) + groups] * unit(token));
+  }
+
+ private:
+  __device__ float unit(int64_t token) const { return layout.integer_scales ? units[token] : 1.0f; }
+  __device__ float value(int64_t token, int64_t first_block, int64_t c) const {
+    const int64_t block = first_block + c / kUnitChannels;
+    return static_cast<float>(values[blocks.value(token, block, static_cast<int>(c % kUnitChannels))]);
   }
 };
 
@@ -86,9 +90,9 @@ void quantization_loss(const DeviceContext& context, const QuantizationLoss& op)
   const int64_t tokens = op.x.rows, k = op.weight.cols, n = op.weight.rows;
   *op.loss = 0;
   if (tokens == 0) return;
-  const QuantizedView view{quantized.values(), quantized.scales(),        quantized.outliers_fp16(),
-                           quantized.layout(), quantized.blocks(),        quantized.is_blocked(),
-                           quantized.stride(), quantized.outlier_offset()};
+  const QuantizedView view{quantized.values(),        quantized.scales(), quantized.units(),
+                           quantized.outliers_fp16(), quantized.layout(), quantized.blocks(),
+                           quantized.is_blocked(),    quantized.stride(), quantized.outlier_offset()};
   Buffer<float> lost(static_cast<size_t>(tokens * k), context.memory);
   Buffer<float> out(static_cast<size_t>(tokens * n), context.memory);
   Buffer<double> sums(static_cast<size_t>(tokens), context.memory);

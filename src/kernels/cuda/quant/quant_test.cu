@@ -204,9 +204,12 @@ TEST_F(CudaQuantTest, InverseFactorIsTheCpus) {
 }
 
 const ChannelLayout kLayouts[] = {
-    {128, 0, 128, OutlierType::int8},   {576, 64, 128, OutlierType::int8}, {320, 64, 64, OutlierType::fp16},
-    {200, 8, 192, OutlierType::int8},   {257, 0, 257, OutlierType::int8},  {190, 25, 33, OutlierType::int8},
-    {300, 300, 128, OutlierType::int8},
+    {128, 0, 128, OutlierType::int8},         {576, 64, 128, OutlierType::int8},
+    {320, 64, 64, OutlierType::fp16},         {200, 8, 192, OutlierType::int8},
+    {257, 0, 257, OutlierType::int8},         {190, 25, 33, OutlierType::int8},
+    {300, 300, 128, OutlierType::int8},       {576, 64, 128, OutlierType::int8, true},
+    {257, 0, 257, OutlierType::int8, true},   {190, 25, 33, OutlierType::int8, true},
+    {300, 300, 128, OutlierType::int8, true},
 };
 
 TEST_F(CudaQuantTest, RoundsAsTheCpuDoes) {
@@ -263,25 +266,30 @@ TEST_F(CudaQuantTest, GptqIsTheCpusUpToTheOrderOfSums) {
 }
 
 TEST_F(CudaQuantTest, GptqSearchesScalesAsTheCpuDoes) {
-  const ChannelLayout layout{320, 64, 128, OutlierType::int8};
-  const Matrix<float> upper = factor(layout.k, 7);
-  const Matrix<float> device_upper = to_gpu(upper);
-  std::vector<double> importance;
-  Random random(5);
-  for (int64_t i = 0; i < layout.k; ++i) importance.push_back(random.uniform() + 0.1);
-  const auto device_importance = to_gpu(importance);
-  Matrix<float> weight = random_matrix(70, layout.k, 3);
-  Matrix<float> device_weight = to_gpu(weight);
-  Target expected(70, layout, nullptr), found(70, layout, gpu_.memory);
-  run(cpu_, GptqWeight{weight.view(), upper.view(), {1, importance.data()}, 128, expected.view()});
-  run(gpu_, GptqWeight{
-                device_weight.view(), device_upper.view(), {1, device_importance.data()}, 128, found.view()});
-  EXPECT_LE(found.different(expected), 70 * layout.k / 50);
+  for (const bool integer : {false, true}) {
+    const ChannelLayout layout{320, 64, 128, OutlierType::int8, integer};
+    const Matrix<float> upper = factor(layout.k, 7);
+    const Matrix<float> device_upper = to_gpu(upper);
+    std::vector<double> importance;
+    Random random(5);
+    for (int64_t i = 0; i < layout.k; ++i) importance.push_back(random.uniform() + 0.1);
+    const auto device_importance = to_gpu(importance);
+    Matrix<float> weight = random_matrix(70, layout.k, 3);
+    Matrix<float> device_weight = to_gpu(weight);
+    Target expected(70, layout, nullptr), found(70, layout, gpu_.memory);
+    run(cpu_, GptqWeight{weight.view(), upper.view(), {1, importance.data()}, 128, expected.view()});
+    run(gpu_,
+        GptqWeight{
+            device_weight.view(), device_upper.view(), {1, device_importance.data()}, 128, found.view()});
+    EXPECT_LE(found.different(expected), 70 * layout.k / 50);
+  }
 }
 
 TEST_F(CudaQuantTest, LossIsTheCpus) {
   for (const ChannelLayout& layout :
-       {ChannelLayout{576, 64, 128, OutlierType::int8}, ChannelLayout{192, 32, 32, OutlierType::fp16}}) {
+       {ChannelLayout{576, 64, 128, OutlierType::int8}, ChannelLayout{192, 32, 32, OutlierType::fp16},
+        ChannelLayout{576, 64, 128, OutlierType::int8, true},
+        ChannelLayout{200, 8, 96, OutlierType::int8, true}}) {
     ActivationSpec spec;
     spec.layout = layout;
     spec.clip = 0.9f;

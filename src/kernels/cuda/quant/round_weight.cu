@@ -9,10 +9,10 @@
 // Rounding of weights to the nearest low-bit value (RoundWeight).
 //
 // weight [rows, k] float, row-major, columns in the layout's order; the output as in LowBitTarget. A warp
-// takes a row: first it chooses the scales group by group (32 lanes share a group's columns), then, reading
-// them back, each lane makes whole bytes of two nibbles. Bound by memory: 4.6 bytes a weight, the second
-// reading of a row comes from L1 and L2. Bit-identical with the CPU for a fixed clip; a searched one sums its
-// errors in another order.
+// takes a row: first it chooses the scales group by group, of integer scales the row's unit before (32 lanes
+// share a group's columns), then, reading them back, each lane makes whole bytes of two nibbles. Bound by
+// memory: 4.6 bytes a weight, the second reading of a row comes from L1 and L2. Bit-identical with the CPU
+// for a fixed clip; a searched one sums its errors in another order.
 
 namespace atom::cuda::quant {
 namespace {
@@ -26,13 +26,13 @@ __device__ int quantize_normal(const RoundWeight& op, int64_t row, int64_t colum
                             quant_scales::kInt4Low, quant_scales::kInt4Max);
 }
 
-__device__ void round_normal(const RoundWeight& op, int64_t row, int lane) {
+__device__ void round_normal(const RoundWeight& op, const RowRule& rule, int64_t row, int lane) {
   const ChannelLayout& layout = op.out.layout;
   const int64_t normal = layout.k_normal();
   const float* values = op.weight.data + row * op.weight.stride;
   for (int64_t begin = 0; begin < normal; begin += layout.group) {
     const int64_t end = min(begin + layout.group, normal);
-    const float scale = normal_scale(op.rule, [&](const auto& f) {
+    const float scale = group_scale(rule, [&](const auto& f) {
       for (int64_t i = begin + lane; i < end; i += 32) f(static_cast<int>(i), values[i]);
     });
     if (lane == 0) op.out.scales[row * layout.groups() + begin / layout.group] = float_to_half(scale);
@@ -46,7 +46,7 @@ __device__ void round_normal(const RoundWeight& op, int64_t row, int lane) {
   }
 }
 
-__device__ void round_outliers(const RoundWeight& op, int64_t row, int lane) {
+__device__ void round_outliers(const RoundWeight& op, const RowRule& rule, int64_t row, int lane) {
   const ChannelLayout& layout = op.out.layout;
   const float* values = op.weight.data + row * op.weight.stride + layout.k_normal();
   const int64_t at = row * layout.n_outlier;
@@ -56,7 +56,7 @@ __device__ void round_outliers(const RoundWeight& op, int64_t row, int lane) {
     }
     return;
   }
-  const float scale = outlier_scale([&](const auto& f) {
+  const float scale = outlier_scale(rule, [&](const auto& f) {
     for (int64_t i = lane; i < layout.n_outlier; i += 32) f(static_cast<int>(i), values[i]);
   });
   const float inverse = numerics::inverse_scale(scale);
@@ -71,8 +71,11 @@ __global__ void __launch_bounds__(kWarps * 32) round_weight_kernel(const RoundWe
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   if (row >= op.weight.rows) return;
-  round_normal(op, row, lane);
-  if (op.out.layout.n_outlier > 0) round_outliers(op, row, lane);
+  const ChannelLayout& layout = op.out.layout;
+  RowRule rule{op.rule, layout.integer_scales, 0.0f};
+  if (rule.integer) rule.unit = row_unit(op.rule, layout, op.weight.data + row * op.weight.stride);
+  round_normal(op, rule, row, lane);
+  if (layout.n_outlier > 0) round_outliers(op, rule, row, lane);
 }
 
 }  // namespace

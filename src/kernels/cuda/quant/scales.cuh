@@ -26,15 +26,44 @@ __device__ float largest_magnitude(const Visit& visit) {
   return largest;
 }
 
+/// How the scales of a row are chosen.
+struct RowRule {
+  ScaleRule rule;
+  bool integer;
+  /// Of integer scales.
+  float unit;
+};
+
+/// The unit of a row that nothing has been quantized of; `values` [k]. Scales grow with magnitudes: the
+/// largest of all groups is that of the largest magnitude.
+__device__ inline float row_unit(const ScaleRule& rule, const ChannelLayout& layout, const float* values) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto largest = [&](int64_t begin, int64_t end) {
+    return largest_magnitude([&](const auto& f) {
+      for (int64_t i = begin + lane; i < end; i += 32) f(static_cast<int>(i), values[i]);
+    });
+  };
+  const float group = numerics::symmetric_scale(
+      largest(0, layout.k_normal()), rule.importance == nullptr ? rule.clip : 1.0f, quant_scales::kInt4Max);
+  return integer_scales::weight_unit(group,
+                                     quant_scales::outlier_scale(largest(layout.k_normal(), layout.k)));
+}
+
 template <class Visit>
-__device__ float normal_scale(const ScaleRule& rule, const Visit& visit) {
+__device__ float group_scale(const RowRule& row, const Visit& visit) {
   using namespace quant_scales;
-  const float largest = largest_magnitude(visit);
-  if (rule.importance == nullptr) return numerics::symmetric_scale(largest, rule.clip, kInt4Max);
+  const ScaleRule& rule = row.rule;
+  // The multiples that a search tries do not depend on it.
+  const float largest = row.integer && rule.importance != nullptr ? 0.0f : largest_magnitude(visit);
+  if (rule.importance == nullptr) {
+    const float scale = numerics::symmetric_scale(largest, rule.clip, kInt4Max);
+    return row.integer ? group_multiple(scale, row.unit) : scale;
+  }
+  const int count = row.integer ? multiple_count(row.unit) : kSearchSteps + 1;
   float best_scale = 0;
   double best_error = 0;
-  for (int step = 0; step <= kSearchSteps; ++step) {
-    const float scale = candidate_scale(largest, step);
+  for (int step = 0; step < count; ++step) {
+    const float scale = row.integer ? candidate_multiple(row.unit, step) : candidate_scale(largest, step);
     const float inverse = numerics::inverse_scale(scale);
     double error = 0;
     visit([&](int column, float weight) {
@@ -50,8 +79,9 @@ __device__ float normal_scale(const ScaleRule& rule, const Visit& visit) {
 }
 
 template <class Visit>
-__device__ float outlier_scale(const Visit& visit) {
-  return numerics::symmetric_scale(largest_magnitude(visit), 1.0f, quant_scales::kInt8Max);
+__device__ float outlier_scale(const RowRule& row, const Visit& visit) {
+  const float scale = quant_scales::outlier_scale(largest_magnitude(visit));
+  return row.integer ? quant_scales::outlier_multiple(scale, row.unit) : scale;
 }
 
 }  // namespace atom::cuda::quant
