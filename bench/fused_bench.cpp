@@ -51,7 +51,7 @@ struct Workload {
   Workload(int64_t tokens_, int64_t width)
       : tokens(tokens_),
         k(width),
-        spec{{width, width == 576 ? 64 : 128, 128, OutlierType::int8}, 4, 0.9f},
+        spec{{width, width == 576 ? 64 : 128, 128, OutlierType::int8, true}, 4, 0.9f},
         x(random_floats(tokens, 2 * width)),
         weight(random_floats(1, width)),
         out(random_floats(tokens, width)),

@@ -89,7 +89,7 @@ struct LowBitCase {
 
   LowBitCase(const DeviceContext& device, const Shape& shape, int64_t m, int bits)
       : y(static_cast<size_t>(m * shape.n)) {
-    const ChannelLayout layout{shape.k, shape.outliers, 128, OutlierType::int8};
+    const ChannelLayout layout{shape.k, shape.outliers, 128, OutlierType::int8, true};
     Random random(2);
     std::vector<uint8_t> values(static_cast<size_t>(shape.n * layout.k_normal() / 2));
     for (auto& v : values) v = static_cast<uint8_t>(random.next());
@@ -101,7 +101,8 @@ struct LowBitCase {
     w = prepare(device, weight, bits);
     x.resize(m, {layout, bits, 1.0f});
     for (int64_t t = 0; t < m; ++t) {
-      std::fill_n(x.scales(t), x.scale_stride(), 0.01f);
+      std::fill_n(x.scales(t), x.scale_stride(), bits == 4 ? 12.0f : 1.0f);
+      x.units()[t] = 0.001f;
       std::fill_n(x.sums(t), x.scale_stride(), 0);
       for (int64_t k = 0; k < shape.k; ++k) {
         const bool outlier = k >= layout.k_normal();

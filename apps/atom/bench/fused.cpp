@@ -52,7 +52,7 @@ struct RowProblem {
         out(device, tokens, width, kResults),
         weight(random_buffer<float>(device, width, DType::f32, 0.1f, 1.0f)),
         permutation(Buffer<int32_t>::copy_of(random_permutation(Random(1), width), device.memory)) {
-    const ActivationSpec spec{{width, default_outliers(width), 128, OutlierType::int8}, 4, 0.9f};
+    const ActivationSpec spec{{width, default_outliers(width), 128, OutlierType::int8, true}, 4, 0.9f};
     for (int64_t i = 0; i < kResults; ++i) {
       quantized.emplace_back(device.memory);
       quantized.back().resize(tokens, spec);
@@ -61,8 +61,9 @@ struct RowProblem {
   QuantizedActivations* result(int64_t copy) { return &quantized[static_cast<size_t>(copy % kResults)]; }
   /// Bytes of quantized results, scales included.
   double quantized_bytes() const {
-    const ChannelLayout& layout = quantized.front().layout();
-    return static_cast<double>(in.tokens) * static_cast<double>(layout.k + 4 * (layout.groups() + 1));
+    const QuantizedActivations& x = quantized.front();
+    const int64_t scales = x.is_blocked() ? 2 : x.scale_stride() + 1;
+    return static_cast<double>(in.tokens) * static_cast<double>(x.layout().k + 4 * scales);
   }
   double float_bytes(const Rows& rows) const { return 4.0 * static_cast<double>(rows.tokens * rows.width); }
 };
