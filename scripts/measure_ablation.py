@@ -18,7 +18,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "ablation.json"
 NO_CLIP = ["--activation-clip", "1", "--weight-clip", "1"]
-ROUND = ["--recipe", "atom", "--no-gptq", "--kv-bits", "16"]
+FP16_SCALES = ["--scales", "fp16"]  # the paper's
+ROUND = ["--recipe", "atom", "--no-gptq", "--kv-bits", "16"] + FP16_SCALES
 
 # Checkpoint -> options of `atom quantize`.
 CHECKPOINTS = {
@@ -27,10 +28,13 @@ CHECKPOINTS = {
     "outliers8": ROUND + NO_CLIP + ["--group-size", "0"],
     "groups": ROUND + NO_CLIP,
     "clip": ROUND,
-    "atom": ["--recipe", "atom"],
-    "rotated": ["--recipe", "atom", "--rotate-keys"],
-    "w4a8": ["--recipe", "atom-w4a8"],
-    "searched": ["--recipe", "atom", "--search-clips"],
+    "atom": ["--recipe", "atom"] + FP16_SCALES,
+    "rotated": ["--recipe", "atom", "--rotate-keys"] + FP16_SCALES,
+    "w4a8": ["--recipe", "atom-w4a8"] + FP16_SCALES,
+    "searched": ["--recipe", "atom", "--search-clips"] + FP16_SCALES,
+    "integer": ["--recipe", "atom"],
+    "integer_rotated": ["--recipe", "atom", "--rotate-keys"],
+    "integer_w4a8": ["--recipe", "atom-w4a8"],
 }
 
 # Key -> (name in the table, checkpoint or None for the original, KV cache).
@@ -46,6 +50,9 @@ ROWS = {
     "rotated": ("recipe `atom` with keys rotated, W4A4KV4", "rotated", "int4"),
     "searched": ("recipe `atom` with clips searched, W4A4KV4", "searched", "int4"),
     "w4a8": ("recipe `atom-w4a8`, W4A8KV4", "w4a8", "int4"),
+    "integer": ("integer scales: recipe `atom`, W4A4KV4", "integer", "int4"),
+    "integer_rotated": ("integer scales, keys rotated, W4A4KV4", "integer_rotated", "int4"),
+    "integer_w4a8": ("integer scales: recipe `atom-w4a8`, W4A8KV4", "integer_w4a8", "int4"),
 }
 
 

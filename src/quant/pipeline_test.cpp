@@ -190,6 +190,7 @@ TEST(Pipeline, EightBitHeadAndEverySwitchRun) {
   recipe.kv_cache_bits = 8;
   recipe.gptq = false;
   recipe.search_clips = true;
+  // 0.23; one scale a token for all of its normal channels costs more in so small a model.
   EXPECT_LT(
       relative_error(logits_of(quantize_to(dir, "head", "mqa_untied_bf16", recipe), KvFormat::int8), exact),
       0.25);

@@ -112,7 +112,7 @@ ChannelLayout Recipe::layout(int64_t k, const std::string& input) const {
   require(
       !layout.integer_scales || integer_scales::fits(layout.k_normal(), layout.n_outlier),
       "integer scales: int32 does not hold the sums of {} normal and {} outlier channels of {}; take FP16 "
-      "scales",
+      "scales (--scales fp16)",
       layout.k_normal(), layout.n_outlier, input);
   return layout;
 }

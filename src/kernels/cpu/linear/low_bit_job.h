@@ -13,7 +13,7 @@ struct LowBitJob {
   /// Chunks of 8 channels in a group, and in the last group.
   int64_t chunks_per_group;
   int64_t last_chunks;
-  /// Channels of a group; 0 matters to nobody where there is one group only.
+  /// Channels of a group.
   int64_t group;
   int64_t n_outlier;
   bool fp16_outliers;

@@ -99,7 +99,7 @@ __device__ inline Channels channels_of(const RowQuantize& a, int unit, int lane)
 
 /// A token's unit and the scale of its outliers; or what some of its channels ask for, the largest of which
 /// is the token's.
-struct TokenScale {
+struct alignas(8) TokenScale {
   float unit;
   float outlier;
 };

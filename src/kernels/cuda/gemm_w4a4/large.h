@@ -9,7 +9,7 @@ namespace atom::cuda {
 /// 32.
 bool gemm_w4a4_large_supports(const GemmW4A4& gemm);
 
-/// The GEMM for many tokens (large_kernel.cuh). It needs neither scratch memory nor counters of the context.
+/// The GEMM for many tokens (large_kernel.cuh).
 /// Arguments as check_gemm() has passed them, tokens > 0; throws atom::Error for what it does not support.
 void gemm_w4a4_large(const GemmContext& context, const GemmW4A4& gemm);
 

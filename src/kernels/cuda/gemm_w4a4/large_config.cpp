@@ -44,7 +44,8 @@ LargeConfig large_config(int64_t n, int64_t units, int64_t tokens, int64_t token
   LargeConfig best = {};
   double least = 0.0;
   for (const LargeConfig& config : kConfigs) {
-    if (token_stride % config.tokens != 0 || units < 4 * config.splits) continue;
+    if (token_stride % config.tokens != 0) continue;
+    if (config.splits > 1 && units < 4 * config.splits) continue;
     const Cost cost = cost_of(config);
     const int64_t items = ceil_div(n, config.rows) * ceil_div(tokens, config.tokens);
     const int64_t slots = sm_count / config.splits;

@@ -25,6 +25,14 @@ TEST(LargeConfig, HasAKernelWhoseTilesDivideTheTokenStride) {
   }
 }
 
+TEST(LargeConfig, TilesDivideTheTokenStrideHoweverFewTheUnits) {
+  for (const int64_t units : {1, 2, 3, 4, 8}) {
+    for (const int64_t stride : {32, 64, 128, 256}) {
+      EXPECT_EQ(stride % large_config(4096, units, stride, stride, 132).tokens, 0) << units << " " << stride;
+    }
+  }
+}
+
 TEST(LargeConfig, EveryPartOfASplitHasUnits) {
   EXPECT_EQ(large_config(4096, 1, 256, 256, 132).splits, 1);
   EXPECT_EQ(large_config(4096, 7, 256, 256, 132).splits, 1);

@@ -15,6 +15,10 @@ template <class T>
 void launch_as(const GemmContext& context, Arguments arguments) {
   arguments.row_tiles = (arguments.n + T::kRows - 1) / T::kRows;
   arguments.token_tiles = (arguments.tokens + T::kTokens - 1) / T::kTokens;
+  // Tiles are read whole.
+  if (arguments.stride % T::kTokens != 0) {
+    fail("W4A4 GEMM: tiles of {} tokens, {} in a block of activations", T::kTokens, arguments.stride);
+  }
   arguments.super = large_super({T::kRows, T::kTokens, T::kSplits}, arguments.token_tiles);
   const int64_t tiles = static_cast<int64_t>(arguments.row_tiles) * arguments.token_tiles;
   const int64_t grid = T::kSplits == 1 ? std::min<int64_t>(tiles, context.sm_count) : tiles * T::kSplits;
@@ -68,7 +72,7 @@ bool gemm_w4a4_large_supports(const GemmW4A4& gemm) {
 
 void gemm_w4a4_large(const GemmContext& context, const GemmW4A4& gemm) {
   if (!gemm_w4a4_large_supports(gemm)) {
-    fail("W4A4 GEMM: {} tokens and {} outliers are not for the large kernel", gemm.tokens, gemm.n_outlier);
+    fail("W4A4 GEMM: {} rows and {} tokens are not for the kernel of tiles", gemm.n, gemm.tokens);
   }
   const WeightTiles weight{gemm.n, gemm.groups, gemm.n_outlier};
   large::launch(context, gemm,
