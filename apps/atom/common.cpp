@@ -53,8 +53,8 @@ void DeviceOptions::add_to(CLI::App& command, bool with_fast) {
   if (!with_fast) return;
   command.add_flag(
       "--fast", fast,
-      "On a GPU: kernels that split sums and compute attention in FP16 on tensor cores, instead of "
-      "those that give the CPU's results to the bit");
+      "On a GPU: attention in FP16 on tensor cores and dense products by cuBLAS, instead of kernels that "
+      "give the CPU's results to the bit");
 }
 
 namespace {

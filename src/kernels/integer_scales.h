@@ -61,7 +61,7 @@ ATOM_HOST_DEVICE inline float weight_unit(float largest, float outlier) {
   return std::bit_cast<float>((std::bit_cast<uint32_t>(least) + 0x1FFFFu) & ~0x1FFFFu);
 }
 
-/// A finite fp16 that is not negative as a multiple of 2^-24.
+/// A finite fp16 that is not negative (or is -0) as a multiple of 2^-24.
 ATOM_HOST_DEVICE inline int64_t steps_of(uint16_t half) {
   const int exponent = half >> 10 & 0x1F;
   const int64_t mantissa = half & 0x3FF;
@@ -99,9 +99,9 @@ ATOM_HOST_DEVICE inline bool are_integer(const uint16_t* scales, int64_t groups,
   const int64_t unit = unit_steps(scales, groups, outlier);
   if (multiplier_of(outlier, unit) > kMostOfOutlierWeights) return false;
   for (int64_t g = 0; g < groups; ++g) {
-    if ((scales[g] & 0x8000) != 0 || multiplier_of(scales[g], unit) > kMostOfGroup) return false;
+    if (scales[g] > 0x8000 || multiplier_of(scales[g], unit) > kMostOfGroup) return false;
   }
-  return (outlier & 0x8000) == 0;
+  return outlier <= 0x8000;
 }
 
 }  // namespace atom::integer_scales

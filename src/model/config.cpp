@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/sampling.h"
 
 namespace atom {
 namespace {
@@ -90,6 +91,8 @@ ModelConfig ModelConfig::from_json(const Json& json, const std::string& source) 
   const int64_t even_share = config.hidden / config.n_heads;
   config.head_dim = dimension(json, source, "head_dim", &even_share);
   config.vocab = dimension(json, source, "vocab_size");
+  require(config.vocab <= sampling::kMaxVocabulary, "{}: vocab_size: expected at most {}, found {}", source,
+          sampling::kMaxVocabulary, config.vocab);
   constexpr int64_t kDefaultPositions = 2048;
   config.max_positions = dimension(json, source, "max_position_embeddings", &kDefaultPositions);
   config.rms_norm_eps = positive(json, source, "rms_norm_eps", 1e-6f);

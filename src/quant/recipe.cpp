@@ -62,8 +62,11 @@ void Recipe::validate() const {
   require(group_size >= 0 && group_size <= (1 << 20), "group size: expected 0 (a whole row) to {}, found {}",
           1 << 20, group_size);
   require(!outliers || *outliers >= 0, "outliers: expected 0 or more, found {}", outliers.value_or(0));
-  require(integer_scales != true || (activation_bits != 16 && outlier_bits == 8),
-          "integer scales: expected quantized activations and INT8 outliers");
+  require(
+      integer_scales != true || (activation_bits != 16 && outlier_bits == 8 && outliers != kAllChannels),
+      "integer scales: expected activation bits 4 or 8, outlier bits 8 and channels that are no outliers, "
+      "found {}, {} and {}",
+      activation_bits, outlier_bits, outliers == kAllChannels ? "none" : "some");
   require(activation_bits != 16 || outliers == 0, "outliers: 16-bit activations have none, expected 0");
   require(activation_clip > 0 && activation_clip <= 1,
           "activation clip: expected a number in (0, 1], found {}", activation_clip);

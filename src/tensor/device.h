@@ -23,7 +23,7 @@ struct DeviceContext {
   cuda::Device* cuda = nullptr;
   Memory* memory = nullptr;
   /// Whether every float operation keeps the contract's order, so that a GPU gives the CPU's bits. Without it
-  /// a GPU may split sums and compute attention in FP16 on tensor cores.
+  /// a GPU may compute attention in FP16 on tensor cores and take dense products from cuBLAS.
   bool exact = true;
 };
 

@@ -38,10 +38,9 @@ Device::Device(int index) : index_(index) {
   }
   ATOM_CUDA_CHECK(cudaSetDevice(index));
   sm_count_ = properties.multiProcessorCount;
-  total_memory_ = properties.totalGlobalMem;
-  description_ =
-      fmt::format("{}, {:.1f} GiB, sm_{}{}", properties.name, static_cast<double>(total_memory_) / (1 << 30),
-                  properties.major, properties.minor);
+  description_ = fmt::format("{}, {:.1f} GiB, sm_{}{}", properties.name,
+                             static_cast<double>(properties.totalGlobalMem) / (1 << 30), properties.major,
+                             properties.minor);
   ATOM_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   counters_ = static_cast<unsigned*>(allocate(kCounters * sizeof(unsigned)));
 }

@@ -29,7 +29,6 @@ class Device final : public Memory {
 
   cudaStream_t stream() const { return stream_; }
   int sm_count() const { return sm_count_; }
-  size_t total_memory() const { return total_memory_; }
   /// The most of the GPU's memory that was in use, by whomever, when some was allocated here.
   size_t peak_memory() const { return peak_memory_; }
   const std::string& description() const { return description_; }
@@ -56,7 +55,6 @@ class Device final : public Memory {
  private:
   int index_;
   int sm_count_ = 0;
-  size_t total_memory_ = 0;
   std::string description_;
   cudaStream_t stream_ = nullptr;
   void* scratch_ = nullptr;

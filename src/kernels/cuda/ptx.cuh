@@ -100,17 +100,7 @@ __device__ __forceinline__ void bulk_load(void* to, const void* from, uint32_t b
       "l"(from), "r"(bytes), "r"(shared_address(barrier))
       : "memory");
 }
-/// The first, to the same place in every CTA of the cluster whose bit is set; completes on each one's own
-/// barrier.
-__device__ __forceinline__ void bulk_load_multicast(void* to, const void* from, uint32_t bytes,
-                                                    uint64_t* barrier, uint16_t ranks, uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint "
-      "[%0], [%1], "
-      "%2, [%3], %4, %5;" ::"r"(shared_address(to)),
-      "l"(from), "r"(bytes), "r"(shared_address(barrier)), "h"(ranks), "l"(policy)
-      : "memory");
-}
+
 // ---- 16-byte copies, in groups of one thread
 
 __device__ __forceinline__ void async_copy(uint32_t to, const void* from, uint64_t policy) {
@@ -143,14 +133,6 @@ __device__ __forceinline__ uint32_t map_shared(uint32_t address, uint32_t rank) 
   uint32_t mapped;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(mapped) : "r"(address), "r"(rank));
   return mapped;
-}
-__device__ __forceinline__ float2 load_cluster(uint32_t mapped) {
-  float2 value;
-  asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
-               : "=f"(value.x), "=f"(value.y)
-               : "r"(mapped)
-               : "memory");
-  return value;
 }
 /// Writes to a mapped address, and completes 8 bytes on the mapped barrier of the same CTA.
 __device__ __forceinline__ void store_cluster(uint32_t mapped, float2 value, uint32_t mapped_barrier) {

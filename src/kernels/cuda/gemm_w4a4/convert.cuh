@@ -29,23 +29,4 @@ __device__ __forceinline__ void store_one(Y* to, float value, bool accumulate) {
   *to = from_float<Y>(accumulate ? to_float(*to) + value : value);
 }
 
-/// Two neighbouring elements, the second only if `both`; one access where they are aligned for it.
-template <typename Y>
-__device__ __forceinline__ void store_pair(Y* to, float2 value, bool both, bool accumulate) {
-  struct alignas(2 * sizeof(Y)) Pair {
-    Y x, y;
-  };
-  if (both && reinterpret_cast<uintptr_t>(to) % sizeof(Pair) == 0) {
-    Pair* const pair = reinterpret_cast<Pair*>(to);
-    if (accumulate) {
-      const Pair old = *pair;
-      value.x += to_float(old.x), value.y += to_float(old.y);
-    }
-    *pair = Pair{from_float<Y>(value.x), from_float<Y>(value.y)};
-    return;
-  }
-  store_one(to, value.x, accumulate);
-  if (both) store_one(to + 1, value.y, accumulate);
-}
-
 }  // namespace atom::cuda
