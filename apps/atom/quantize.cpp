@@ -299,7 +299,7 @@ void add_recipe_options(CLI::App& command, const std::shared_ptr<Options>& optio
          "Channels that share a scale; 0: all normal ones of a row or token");
   option("--scales", set.scales,
          "integer: those of a row or token are integer multiples of one number, so that sums stay integers; "
-         "fp16: any FP16 (default: integer, where there are groups, quantized activations and INT8 outliers)")
+         "fp16: any FP16 (default: integer for atom and atom-w4a8 where there are groups and INT8 outliers)")
       ->check(CLI::IsMember({"integer", "fp16"}));
   option("--outliers", set.outliers,
          "Outlier channels of every input (default: the number nearest to 128 that leaves whole groups)");

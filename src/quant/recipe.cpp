@@ -24,6 +24,7 @@ Recipe Recipe::named(const std::string& name) {
   recipe.activation_clip = 1.0f;
   recipe.weight_clip = 1.0f;
   recipe.kv_cache_bits = 16;
+  recipe.integer_scales = false;
   if (name == "rtn") {
     recipe.group_size = 0;
     recipe.outliers = 0;

@@ -21,7 +21,8 @@ struct Recipe {
   /// Channels that share a scale; 0: one scale for all normal channels of a row or token.
   int64_t group_size = 128;
   /// Scales of a row or token that are integer multiples of one number (kernels/integer_scales.h), or any
-  /// FP16. Unset: integer where channels are in groups, activations are quantized and outliers are INT8.
+  /// FP16, as in the baselines. Unset: integer where channels are in groups, activations are quantized and
+  /// outliers are INT8.
   std::optional<bool> integer_scales;
   /// Outlier channels of every input. Unset: the number nearest to 128 that leaves whole groups (the smaller
   /// of two).
@@ -41,10 +42,10 @@ struct Recipe {
   bool rotate_keys = false;
   int lm_head_bits = 16;
 
-  /// "atom": the paper's recipe, W4A4KV4; "atom-w4a8": INT8 activations. Baselines, with a 16-bit cache and
-  /// without clipping: "rtn": round to nearest, one scale per token and row, no outliers; "w8a8": INT8, one
-  /// scale per token and row; "w4a16": INT4 weights in groups of 128 by GPTQ, activations as they are. Throws
-  /// UsageError for another name.
+  /// "atom": the paper's recipe, W4A4KV4; "atom-w4a8": INT8 activations. Baselines, with FP16 scales, a
+  /// 16-bit cache and without clipping: "rtn": round to nearest, one scale per token and row, no outliers;
+  /// "w8a8": INT8, one scale per token and row; "w4a16": INT4 weights in groups of 128 by GPTQ, activations
+  /// as they are. Throws UsageError for another name.
   static Recipe named(const std::string& name);
   static std::vector<std::string> names();
 
