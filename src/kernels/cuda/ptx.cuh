@@ -30,8 +30,7 @@ __device__ __forceinline__ float2 load_floats(uint32_t address) {
   asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
   return v;
 }
-/// The bits of an FP16.
-__device__ __forceinline__ uint32_t load_half(uint32_t address) {
+__device__ __forceinline__ uint32_t load_16_bits(uint32_t address) {
   uint16_t v;
   asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(address) : "memory");
   return v;

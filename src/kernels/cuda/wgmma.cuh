@@ -36,23 +36,8 @@ __device__ __forceinline__ uint64_t descriptor(uint32_t shared_address, uint32_t
          static_cast<uint64_t>(1024 >> 4) << 32 | uint64_t{1} << 62;
 }
 
-/// d [64 rows, 8 to 256 tokens] = a b, or d + a b when `add` is not 0: s8 operands, 32 channels, s32 sums. a
+/// d [64 rows, 32 to 256 tokens] = a b, or d + a b when `add` is not 0: s8 operands, 32 channels, s32 sums. a
 /// from registers, b K-major.
-__device__ __forceinline__ void multiply(int (&d)[4], const uint32_t (&a)[4], uint64_t b, int add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %9, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n8k32.s32.s8.s8 {%0, %1, %2, %3}, {%4, %5, %6, %7}, %8, add;\n}"
-      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
-}
-__device__ __forceinline__ void multiply(int (&d)[8], const uint32_t (&a)[4], uint64_t b, int add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %13, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n16k32.s32.s8.s8 {%0, %1, %2, %3, %4, %5, %6, %7}, "
-      "{%8, %9, %10, %11}, %12, add;\n}"
-      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
-}
 __device__ __forceinline__ void multiply(int (&d)[16], const uint32_t (&a)[4], uint64_t b, int add) {
   asm volatile(
       "{\n.reg .pred add;\nsetp.ne.b32 add, %21, 0;\n"

@@ -10,14 +10,8 @@
 /// group; claim() keeps the compiler from reading accumulators before that.
 namespace atom::cuda::large {
 
-using ptx::load_vector, ptx::pin, wgmma::claim;
+using ptx::load_16_bits, ptx::load_vector, ptx::pin, wgmma::claim;
 
-/// The multipliers of two rows, a byte each.
-__device__ __forceinline__ uint32_t load_multipliers(uint32_t address) {
-  uint16_t v;
-  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(v) : "r"(address) : "memory");
-  return v;
-}
 __device__ __forceinline__ uint32_t load_word(uint32_t address) {
   uint32_t v;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");

@@ -160,7 +160,7 @@ class Consumer {
     const auto load = [&] {
       wait();
       v0 = load_vector(weights_ + values_at_), v1 = load_vector(weights_ + values_at_ + 512);
-      k = load_multipliers(weights_ + multipliers_at_);
+      k = load_16_bits(weights_ + multipliers_at_);  // of two rows
     };
     load();
     Unpack unpack;
