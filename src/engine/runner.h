@@ -15,6 +15,31 @@ struct Chunk {
   std::span<const int32_t> tokens;
 };
 
+/// What is asked of one row of a step's result: a token drawn after it, or the log-probability of one, or both.
+struct RowQuery {
+  /// Row of the step's result. Several queries may name the same one.
+  int64_t row = 0;
+  /// Draw a token as `params` says, from the logits with `changes` applied, of those tokens whose bit is set
+  /// in `mask` (bit t % 32 of word t / 32; empty: every token).
+  bool draw = false;
+  SampleParams params;
+  std::span<const LogitChange> changes;
+  std::span<const uint32_t> mask;
+  /// Log-probability of this token; without one, of the token drawn.
+  int32_t target = -1;
+  /// How many of the most likely tokens to give with their log-probabilities; -1: no log-probabilities at all.
+  int top = -1;
+};
+
+struct RowAnswer {
+  /// The token drawn; -1 where no logit is finite.
+  int32_t token = -1;
+  /// Under the softmax of the logits without changes; NaN where the logits are not finite.
+  float logprob = 0;
+  /// Most likely first, of equal ones the smallest id.
+  std::vector<std::pair<int32_t, float>> top;
+};
+
 /// Runs steps of a model over one paged KV cache. A step is a ragged batch: any number of sequences, each
 /// with any number of tokens more. The generator passes one sequence; a scheduler would pass many to the same
 /// interface.
@@ -27,6 +52,11 @@ class Runner {
   /// hidden] in the device's memory, valid until the next call. The tables are as before when this throws (a
   /// full cache, a token or position out of range).
   MatrixView<const float> step(std::span<const Chunk> chunks);
+
+  /// answers[i] for queries[i], all on the device that has the logits; computed in pieces where there are very
+  /// many rows. `hidden`: step's result.
+  void evaluate(MatrixView<const float> hidden, std::span<const RowQuery> queries,
+                std::span<RowAnswer> answers);
 
   /// logits [rows, vocab] of rows of `step`'s result, in the host's memory, valid until the next call.
   MatrixView<float> logits(MatrixView<const float> hidden);

@@ -21,6 +21,11 @@ struct SamplingParams {
   /// Logits of tokens that occurred (in prompt or answer) are divided by this when positive and multiplied by
   /// it when negative (Keskar et al. 2019, section 4.1); 1: off.
   float repetition_penalty = 1.0f;
+  /// Taken off the logits of tokens that occurred in the answer: once, and once for every time. -2 to 2.
+  float presence_penalty = 0.0f;
+  float frequency_penalty = 0.0f;
+  /// Added to logits; -100 to 100 each, a token once.
+  std::vector<std::pair<int32_t, float>> logit_bias;
   uint64_t seed = 0;
 
   /// Throws UsageError naming the setting that is out of range.

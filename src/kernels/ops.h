@@ -99,6 +99,35 @@ struct Sample {
   std::span<int32_t> out;
 };
 
+/// One change of one logit: l becomes (l > 0 ? l / divisor : l * divisor) + bias.
+struct LogitChange {
+  int32_t token;
+  float divisor;
+  float bias;
+
+  bool operator==(const LogitChange&) const = default;
+};
+
+/// Applies changes [first[t], first[t + 1]) to row t, in order, then sets the logits of tokens that its mask
+/// leaves out to -inf. logits [rows, vocab]; first [rows + 1]; mask_of[t] is a row of masks [masks,
+/// (vocab + 31) / 32] (bit b of word w: token 32 w + b stays), or -1.
+struct ChangeLogits {
+  MatrixView<float> logits;
+  std::span<const int32_t> first;
+  std::span<const LogitChange> changes;
+  std::span<const int32_t> mask_of;
+  std::span<const uint32_t> masks;
+};
+
+/// The k largest x[t, ...], largest first, of equal ones the first column first. NaN and infinities are passed
+/// over; -1 and -inf where there are fewer. x [tokens, vocab]; columns, values [tokens, k]; k at most 32.
+struct TopColumns {
+  MatrixView<const float> x;
+  int64_t k;
+  std::span<int32_t> columns;
+  std::span<float> values;
+};
+
 /// out[i] = offset + scale * a number that is normal but for its tails (numerics::random_normal) for f32,
 /// f16, bf16 and f8; a byte of any value for u8, and in [-127, 127] for i8. The same on every device for a
 /// seed. With a `quantum`, numbers are multiples of it, 1 to 16.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/kv_view.h"
+#include "kvcache/block_pool.h"
 #include "tensor/tensor.h"
 
 namespace atom {
@@ -28,22 +29,23 @@ class PagedKvCache {
  public:
   /// The keys and values lie in `memory`; null: the host's. Throws Error when it can't be had.
   PagedKvCache(const KvShape& shape, KvFormat format, int64_t n_blocks, int64_t block_size = 16,
-               Memory* memory = nullptr);
+               Memory* memory = nullptr, bool prefix_caching = true);
 
   KvFormat format() const { return format_; }
   const KvShape& shape() const { return shape_; }
   int64_t block_size() const { return block_size_; }
   int64_t n_blocks() const { return n_blocks_; }
-  int64_t free_blocks() const { return static_cast<int64_t>(free_.size()); }
+  int64_t free_blocks() const { return pool_.free_blocks(); }
   /// Bytes of keys, values and their parameters in all layers.
   int64_t bytes() const;
 
   KvLayerView layer(int64_t layer);
 
-  /// Takes a free block. Throws Error when there is none.
-  int32_t allocate();
-  /// Gives a block back. It must be one that allocate() returned and that was not given back since.
-  void release(int32_t block);
+  BlockPool& pool() { return pool_; }
+  const BlockPool& pool() const { return pool_; }
+
+  /// Copies what block `from` holds to `to`, in every layer.
+  void copy_block(int32_t from, int32_t to);
 
  private:
   struct Layer {
@@ -58,11 +60,12 @@ class PagedKvCache {
   int64_t n_blocks_;
   int64_t block_size_;
   std::vector<Layer> layers_;
-  std::vector<int32_t> free_;
-  std::vector<bool> used_;
+  BlockPool pool_;
 };
 
-/// The blocks of one sequence, in order of position, and how many of its tokens they hold.
+/// The blocks of one sequence, in order of position, and how many of its tokens they hold. Blocks may be shared
+/// with other tables; one that is shared or indexed is copied, or forgotten by the index, before other tokens
+/// are written to it (copy on write).
 class BlockTable {
  public:
   explicit BlockTable(PagedKvCache& cache) : cache_(&cache) {}
@@ -75,16 +78,29 @@ class BlockTable {
   /// Makes room for `count` tokens more and writes the slot of each (block * block_size + offset) to `slots`.
   /// Throws Error and changes nothing when the cache has too few free blocks.
   void append(int64_t count, std::vector<int64_t>& slots);
+  /// How many free blocks append(count) takes.
+  int64_t blocks_for(int64_t count) const;
   /// Forgets the tokens from position `length` on and gives back the blocks that become empty.
   void truncate(int64_t length);
   void clear() { truncate(0); }
 
+  /// A table of the same tokens, which shares the blocks.
+  BlockTable fork() const;
+
+  /// Takes the longest beginning of `tokens` that the prefix index knows, at most `most_tokens` of it. The
+  /// table must be empty. Returns how many tokens the table holds now.
+  int64_t take_prefix(std::span<const int32_t> tokens, int64_t most_tokens);
+  /// Indexes the whole blocks of the table, which hold (the beginning of) `tokens` and have been computed.
+  void index(std::span<const int32_t> tokens);
+
   int64_t length() const { return length_; }
   const int32_t* blocks() const { return blocks_.data(); }
+  std::span<const int32_t> block_list() const { return blocks_; }
 
  private:
   PagedKvCache* cache_;
   std::vector<int32_t> blocks_;
+  std::vector<PrefixNode> nodes_;  // of the blocks that have been indexed
   int64_t length_ = 0;
 };
 
