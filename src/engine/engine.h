@@ -42,25 +42,25 @@ class Unavailable : public Error {
 
 /// Counts since the engine was made, and what is there now.
 struct EngineStats {
-  int64_t running = 0;             // sequences in the batch
-  int64_t waiting = 0;             // sequences that wait for it
-  int64_t blocks = 0;              // of the cache
-  int64_t free_blocks = 0;         // blank or cached
-  int64_t cached_blocks = 0;       // free, and known to the prefix index
+  int64_t running = 0;        // sequences in the batch
+  int64_t waiting = 0;        // sequences that wait for it
+  int64_t blocks = 0;         // of the cache
+  int64_t free_blocks = 0;    // blank or cached
+  int64_t cached_blocks = 0;  // free, and known to the prefix index
   int64_t cache_bytes = 0;
-  int64_t bytes_per_token = 0;     // of the cache
-  int64_t bytes_per_token_f16 = 0; // of the same cache in FP16
-  uint64_t requests = 0;           // accepted
-  uint64_t refused = 0;            // Overloaded
-  uint64_t prompt_tokens = 0;      // of requests whose prompt has been computed
+  int64_t bytes_per_token = 0;        // of the cache
+  int64_t bytes_per_token_f16 = 0;    // of the same cache in FP16
+  uint64_t requests = 0;              // accepted
+  uint64_t refused = 0;               // Overloaded
+  uint64_t prompt_tokens = 0;         // of requests whose prompt has been computed
   uint64_t cached_prompt_tokens = 0;  // of these, found by the prefix index
   uint64_t generated_tokens = 0;
   uint64_t preemptions = 0;
-  uint64_t cancelled = 0;          // requests
+  uint64_t cancelled = 0;  // requests
   uint64_t steps = 0;
-  uint64_t step_tokens = 0;        // of all steps
-  double step_seconds = 0;         // from the begin of a step to the begin of the next, while there is work
-  double forward_seconds = 0;      // of these, in the model's forward pass and sampling
+  uint64_t step_tokens = 0;    // of all steps
+  double step_seconds = 0;     // from the begin of a step to the begin of the next, while there is work
+  double forward_seconds = 0;  // of these, in the model's forward pass and sampling
 };
 
 /// Continuous batching over one model and one paged cache. At every step a scheduler (scheduler.h) packs
@@ -76,8 +76,8 @@ class Engine {
   /// Ends what is going on (listeners hear on_error).
   ~Engine();
 
-  /// Queues a request; `listener` hears of it from the next step on. Returns its number, for cancel(). Throws Error
-  /// for an empty prompt, one that leaves no room for a token in the context, a token outside of the
+  /// Queues a request; `listener` hears of it from the next step on. Returns its number, for cancel(). Throws
+  /// Error for an empty prompt, one that leaves no room for a token in the context, a token outside of the
   /// vocabulary, n out of range; UsageError for sampling settings out of range; Overloaded; Unavailable.
   uint64_t submit(Request request, std::shared_ptr<RequestListener> listener);
 

@@ -75,8 +75,8 @@ struct Delta {
   std::optional<FinishReason> finish_reason;
 };
 
-/// Who listens to a request. Called on the engine's thread, which waits meanwhile: be quick, and do not throw.
-/// After the deltas with finish_reason of all choices, or on_error, nothing is called any more.
+/// Who listens to a request. Called on the engine's thread, which waits meanwhile: be quick, and do not
+/// throw. After the deltas with finish_reason of all choices, or on_error, nothing is called any more.
 class RequestListener {
  public:
   virtual ~RequestListener() = default;

@@ -15,7 +15,8 @@ struct Chunk {
   std::span<const int32_t> tokens;
 };
 
-/// What is asked of one row of a step's result: a token drawn after it, or the log-probability of one, or both.
+/// What is asked of one row of a step's result: a token drawn after it, or the log-probability of one, or
+/// both.
 struct RowQuery {
   /// Row of the step's result. Several queries may name the same one.
   int64_t row = 0;
@@ -27,7 +28,8 @@ struct RowQuery {
   std::span<const uint32_t> mask;
   /// Log-probability of this token; without one, of the token drawn.
   int32_t target = -1;
-  /// How many of the most likely tokens to give with their log-probabilities; -1: no log-probabilities at all.
+  /// How many of the most likely tokens to give with their log-probabilities; -1: no log-probabilities at
+  /// all.
   int top = -1;
 };
 
@@ -53,8 +55,8 @@ class Runner {
   /// full cache, a token or position out of range).
   MatrixView<const float> step(std::span<const Chunk> chunks);
 
-  /// answers[i] for queries[i], all on the device that has the logits; computed in pieces where there are very
-  /// many rows. `hidden`: step's result.
+  /// answers[i] for queries[i], all on the device that has the logits; computed in pieces where there are
+  /// very many rows. `hidden`: step's result.
   void evaluate(MatrixView<const float> hidden, std::span<const RowQuery> queries,
                 std::span<RowAnswer> answers);
 

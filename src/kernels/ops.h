@@ -119,8 +119,9 @@ struct ChangeLogits {
   std::span<const uint32_t> masks;
 };
 
-/// The k largest x[t, ...], largest first, of equal ones the first column first. NaN and infinities are passed
-/// over; -1 and -inf where there are fewer. x [tokens, vocab]; columns, values [tokens, k]; k at most 32.
+/// The k largest x[t, ...], largest first, of equal ones the first column first. NaN and infinities are
+/// passed over; -1 and -inf where there are fewer. x [tokens, vocab]; columns, values [tokens, k]; k at
+/// most 32.
 struct TopColumns {
   MatrixView<const float> x;
   int64_t k;

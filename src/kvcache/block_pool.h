@@ -8,8 +8,8 @@
 
 namespace atom {
 
-/// What a whole number of blocks from the beginning of a sequence holds, in the prefix index. Never used again
-/// once the block that it stood for holds something else.
+/// What a whole number of blocks from the beginning of a sequence holds, in the prefix index. Never used
+/// again once the block that it stood for holds something else.
 using PrefixNode = uint64_t;
 inline constexpr PrefixNode kNoPrefix = 0;
 /// The beginning of every sequence.
@@ -55,8 +55,8 @@ class BlockPool {
 
   /// Makes the index know that `block`, owned, holds the block_size `tokens` that come behind what `previous`
   /// stands for. Returns the node that stands for all of it: a new one, or where another block holds the same
-  /// tokens already that block's (`block` is not indexed then). kNoPrefix when the index does not know `previous`
-  /// (any more) or is off.
+  /// tokens already that block's (`block` is not indexed then). kNoPrefix when the index does not know
+  /// `previous` (any more) or is off.
   PrefixNode insert(PrefixNode previous, int32_t block, std::span<const int32_t> tokens);
   /// Forgets what `block` holds: its owner is about to write other tokens over it.
   void forget(int32_t block);

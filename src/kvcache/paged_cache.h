@@ -63,9 +63,9 @@ class PagedKvCache {
   BlockPool pool_;
 };
 
-/// The blocks of one sequence, in order of position, and how many of its tokens they hold. Blocks may be shared
-/// with other tables; one that is shared or indexed is copied, or forgotten by the index, before other tokens
-/// are written to it (copy on write).
+/// The blocks of one sequence, in order of position, and how many of its tokens they hold. Blocks may be
+/// shared with other tables; one that is shared or indexed is copied, or forgotten by the index, before other
+/// tokens are written to it (copy on write).
 class BlockTable {
  public:
   explicit BlockTable(PagedKvCache& cache) : cache_(&cache) {}
