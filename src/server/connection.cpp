@@ -228,7 +228,7 @@ void Connection::take_output() {
 void Connection::append_head(HttpResponse response, bool streamed) {
   context_->cors.add_headers(request_, response);
   const bool chunked = streamed && http11_;
-  if (context_->draining || input_ended_ || (streamed && !http11_)) keep_alive_ = false;
+  if (context_->draining || (input_ended_ && input_.empty()) || (streamed && !http11_)) keep_alive_ = false;
   const Framing framing = !streamed ? Framing::length : chunked ? Framing::chunks : Framing::close;
   const std::string_view connection = !keep_alive_ ? "close" : http11_ ? "" : "keep-alive";
   const std::string head = format_head(response, framing, connection);
