@@ -148,9 +148,12 @@ PrefixMatch BlockPool::match(std::span<const int32_t> tokens, int64_t most_token
   return result;
 }
 
-int64_t BlockPool::matched_tokens(std::span<const int32_t> tokens, int64_t most_tokens) const {
-  int64_t count = 0;
-  walk(tokens, most_tokens, [&](int32_t) { count += block_size_; });
+PrefixCount BlockPool::count_prefix(std::span<const int32_t> tokens, int64_t most_tokens) const {
+  PrefixCount count;
+  walk(tokens, most_tokens, [&](int32_t block) {
+    count.tokens += block_size_;
+    if (references(block) == 0) ++count.free_blocks;
+  });
   return count;
 }
 

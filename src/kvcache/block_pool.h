@@ -18,6 +18,13 @@ struct PrefixMatch {
   PrefixNode node = kRootPrefix;
 };
 
+/// What match() would find.
+struct PrefixCount {
+  int64_t tokens = 0;
+  /// Of its blocks, those that nobody owns: taking them up leaves so many fewer free.
+  int64_t free_blocks = 0;
+};
+
 /// Where in the prefix index the `tokens` of a block behind `previous` are looked for.
 using BlockHash = uint64_t (*)(PrefixNode previous, std::span<const int32_t> tokens);
 uint64_t hash_block(PrefixNode previous, std::span<const int32_t> tokens);
@@ -58,8 +65,8 @@ class BlockPool {
   /// tokens of it, each retained for the caller. Every block's tokens and predecessor are compared, not only
   /// hashes: a collision can't give wrong keys.
   PrefixMatch match(std::span<const int32_t> tokens, int64_t most_tokens);
-  /// How many tokens match() would find; changes nothing.
-  int64_t matched_tokens(std::span<const int32_t> tokens, int64_t most_tokens) const;
+  /// What match() would find; changes nothing.
+  PrefixCount count_prefix(std::span<const int32_t> tokens, int64_t most_tokens) const;
 
   /// Makes the index know that `block`, owned, holds the block_size `tokens` that come behind what `previous`
   /// stands for. Returns the node that stands for all of it: a new one, or where another block holds the same

@@ -116,16 +116,16 @@ TEST(BlockPool, MatchesTheLongestIndexedBeginningInWholeBlocks) {
   BlockPool pool(8, 4);
   const Tokens blocks = add(pool, "123");
   Tokens prompt = tokens("1234");
-  EXPECT_EQ(pool.matched_tokens(prompt, kAll), 12);
-  EXPECT_EQ(pool.matched_tokens(prompt, 12), 12);
-  EXPECT_EQ(pool.matched_tokens(prompt, 11), 8);
-  EXPECT_EQ(pool.matched_tokens(prompt, 3), 0);
-  EXPECT_EQ(pool.matched_tokens(std::span(prompt).first(11), kAll), 8);
+  EXPECT_EQ(pool.count_prefix(prompt, kAll).tokens, 12);
+  EXPECT_EQ(pool.count_prefix(prompt, 12).tokens, 12);
+  EXPECT_EQ(pool.count_prefix(prompt, 11).tokens, 8);
+  EXPECT_EQ(pool.count_prefix(prompt, 3).tokens, 0);
+  EXPECT_EQ(pool.count_prefix(std::span(prompt).first(11), kAll).tokens, 8);
   prompt[5] = 9;
-  EXPECT_EQ(pool.matched_tokens(prompt, kAll), 4);
-  EXPECT_EQ(pool.matched_tokens(tokens("23"), kAll), 0);
-  EXPECT_EQ(pool.matched_tokens(tokens("13"), kAll), 4);
-  EXPECT_EQ(pool.matched_tokens({}, kAll), 0);
+  EXPECT_EQ(pool.count_prefix(prompt, kAll).tokens, 4);
+  EXPECT_EQ(pool.count_prefix(tokens("23"), kAll).tokens, 0);
+  EXPECT_EQ(pool.count_prefix(tokens("13"), kAll).tokens, 4);
+  EXPECT_EQ(pool.count_prefix({}, kAll).tokens, 0);
 
   const PrefixMatch match = pool.match(tokens("1245"), kAll);
   EXPECT_EQ(match.blocks, (Tokens{blocks[0], blocks[1]}));
@@ -168,13 +168,13 @@ TEST(BlockPool, BlankBlocksGoFirstThenTheCachedOnesReleasedLongestAgo) {
   EXPECT_EQ(pool.allocate(), 4);
   EXPECT_EQ(pool.allocate(), 5);
   EXPECT_EQ(pool.allocate(), one[1]);
-  EXPECT_EQ(pool.matched_tokens(tokens("12"), kAll), 4);
+  EXPECT_EQ(pool.count_prefix(tokens("12"), kAll).tokens, 4);
   EXPECT_EQ(pool.allocate(), two[1]);
-  EXPECT_EQ(pool.matched_tokens(tokens("34"), kAll), 4);
+  EXPECT_EQ(pool.count_prefix(tokens("34"), kAll).tokens, 4);
   EXPECT_EQ(pool.allocate(), two[0]);
   EXPECT_EQ(pool.allocate(), one[0]);
   EXPECT_THROW(pool.allocate(), Error);
-  EXPECT_EQ(pool.matched_tokens(tokens("12"), kAll), 0);
+  EXPECT_EQ(pool.count_prefix(tokens("12"), kAll).tokens, 0);
   pool.check(Tokens{0, 1, 2, 3, 4, 5});
 }
 
@@ -184,7 +184,7 @@ TEST(BlockPool, LookingDoesNotKeepABlock) {
   const Tokens two = add(pool, "2");
   release(pool, one);
   release(pool, two);
-  EXPECT_EQ(pool.matched_tokens(tokens("1"), kAll), 4);
+  EXPECT_EQ(pool.count_prefix(tokens("1"), kAll).tokens, 4);
   EXPECT_EQ(pool.allocate(), one[0]);
 }
 
@@ -231,7 +231,7 @@ TEST(BlockPool, NothingComesBehindAForgottenPredecessor) {
   EXPECT_EQ(pool.insert(PrefixNode{1} << 32 | 0xFFFFFFFF, next, tokens("3")), kNoPrefix);
   // The same tokens once more are another node, behind which the old successor does not come.
   EXPECT_NE(pool.insert(kRootPrefix, blocks[0], tokens("1")), node);
-  EXPECT_EQ(pool.matched_tokens(tokens("12"), kAll), 4);
+  EXPECT_EQ(pool.count_prefix(tokens("12"), kAll).tokens, 4);
   pool.check(Tokens{blocks[0], blocks[1], next});
   release(pool, {blocks[0], blocks[1], next});
   EXPECT_EQ(pool.cached_blocks(), 2);
@@ -242,8 +242,8 @@ TEST(BlockPool, ABlockThatHoldsOtherTokensLosesItsOldOnes) {
   BlockPool pool(2, 4);
   const Tokens blocks = add(pool, "1");
   pool.insert(kRootPrefix, blocks[0], tokens("2"));
-  EXPECT_EQ(pool.matched_tokens(tokens("1"), kAll), 0);
-  EXPECT_EQ(pool.matched_tokens(tokens("2"), kAll), 4);
+  EXPECT_EQ(pool.count_prefix(tokens("1"), kAll).tokens, 0);
+  EXPECT_EQ(pool.count_prefix(tokens("2"), kAll).tokens, 4);
   pool.check(blocks);
 }
 
@@ -255,7 +255,7 @@ TEST(BlockPool, ForgetCachedKeepsWhatIsOwned) {
   pool.forget_cached();
   EXPECT_EQ(pool.cached_blocks(), 0);
   EXPECT_EQ(pool.free_blocks(), 3);
-  EXPECT_EQ(pool.matched_tokens(tokens("123"), kAll), 4);
+  EXPECT_EQ(pool.count_prefix(tokens("123"), kAll).tokens, 4);
   pool.check(Tokens{blocks[0]});
 }
 
@@ -264,7 +264,7 @@ TEST(BlockPool, WithoutPrefixCachingNothingIsKept) {
   EXPECT_FALSE(pool.prefix_caching());
   const int32_t block = pool.allocate();
   EXPECT_EQ(pool.insert(kRootPrefix, block, tokens("1")), kNoPrefix);
-  EXPECT_EQ(pool.matched_tokens(tokens("1"), kAll), 0);
+  EXPECT_EQ(pool.count_prefix(tokens("1"), kAll).tokens, 0);
   pool.check(Tokens{block});
   pool.release(block);
   EXPECT_EQ(pool.cached_blocks(), 0);
@@ -280,13 +280,13 @@ TEST(BlockPool, CollidingHashesGiveNoWrongBlocks) {
   EXPECT_EQ(pool.match(tokens("123"), kAll).blocks, one);
   EXPECT_EQ(pool.match(tokens("2133"), kAll).blocks, two);
   EXPECT_EQ(pool.match(tokens("331"), kAll).blocks, three);
-  EXPECT_EQ(pool.matched_tokens(tokens("13"), kAll), 4);
-  EXPECT_EQ(pool.matched_tokens(tokens("4"), kAll), 0);
+  EXPECT_EQ(pool.count_prefix(tokens("13"), kAll).tokens, 4);
+  EXPECT_EQ(pool.count_prefix(tokens("4"), kAll).tokens, 0);
   // From the middle, the end and the beginning of the one chain.
   for (const int32_t block : {two[0], one[0], three[1]}) pool.forget(block);
-  EXPECT_EQ(pool.matched_tokens(tokens("123"), kAll), 0);
-  EXPECT_EQ(pool.matched_tokens(tokens("21"), kAll), 0);
-  EXPECT_EQ(pool.matched_tokens(tokens("33"), kAll), 4);
+  EXPECT_EQ(pool.count_prefix(tokens("123"), kAll).tokens, 0);
+  EXPECT_EQ(pool.count_prefix(tokens("21"), kAll).tokens, 0);
+  EXPECT_EQ(pool.count_prefix(tokens("33"), kAll).tokens, 4);
 }
 
 TEST(BlockPool, TheCheckFindsWrongOwners) {

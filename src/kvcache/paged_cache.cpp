@@ -133,6 +133,14 @@ BlockTable::BlockTable(BlockTable&& other) noexcept
   other.blocks_.clear();
 }
 
+BlockTable& BlockTable::operator=(BlockTable&& other) noexcept {
+  assert(cache_ == other.cache_);
+  std::swap(blocks_, other.blocks_);
+  std::swap(length_, other.length_);
+  std::swap(indexed_, other.indexed_);
+  return *this;
+}
+
 bool BlockTable::copies_on_write() const {
   return length_ % cache_->block_size() != 0 && cache_->pool().references(blocks_.back()) > 1;
 }

@@ -78,7 +78,8 @@ class BlockTable {
   BlockTable(BlockTable&& other) noexcept;
   BlockTable(const BlockTable&) = delete;
   BlockTable& operator=(const BlockTable&) = delete;
-  BlockTable& operator=(BlockTable&&) = delete;
+  /// Both tables are of the same cache.
+  BlockTable& operator=(BlockTable&& other) noexcept;
 
   /// Makes room for `count` tokens more and writes the slot of each (block * block_size + offset) to `slots`.
   /// Throws Error and changes nothing when the cache has too few free blocks.
