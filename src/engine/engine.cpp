@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "engine/engine_core.h"
+#include "kernels/cuda.h"
 
 namespace atom {
 namespace {
@@ -25,7 +26,7 @@ double seconds_between(Clock::time_point from, Clock::time_point to) {
 /// A thread that computes one thing at a time for another thread.
 class Worker {
  public:
-  Worker() : thread_([this] { loop(); }) {}
+  explicit Worker(const DeviceContext& device) : device_(&device), thread_([this] { loop(); }) {}
   ~Worker() {
     {
       const std::lock_guard lock(mutex_);
@@ -56,6 +57,7 @@ class Worker {
 
  private:
   void loop() {
+    cuda_use_on_this_thread(*device_);
     std::unique_lock lock(mutex_);
     while (true) {
       changed_.wait(lock, [this] { return busy_ || closing_; });
@@ -78,6 +80,7 @@ class Worker {
     }
   }
 
+  const DeviceContext* device_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::function<void()> work_;
@@ -235,7 +238,8 @@ class Engine::Impl {
   }
 
   void loop() {
-    Worker worker;
+    cuda_use_on_this_thread(model_.device());
+    Worker worker(model_.device());
     auto last_begin = Clock::now();
     bool was_busy = false;
     while (wait_for_work()) {

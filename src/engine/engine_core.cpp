@@ -117,13 +117,11 @@ void EngineCore::sweep() {
 // ---- A step.
 
 SequenceState EngineCore::state_of(const Sequence& sequence) const {
-  const auto blocks = sequence.table.block_list();
   SequenceState state;
   state.tokens = size_of(sequence.tokens) + (sequence.drawing ? 1 : 0);
   state.computed = sequence.table.length();
-  state.blocks = static_cast<int64_t>(blocks.size());
-  state.shared_tail =
-      state.computed % options_.block_size != 0 && cache_.pool().references(blocks.back()) > 1;
+  state.blocks = static_cast<int64_t>(sequence.table.block_list().size());
+  state.shared_tail = sequence.table.copies_on_write();
   state.width = sequence.request->prompt_computed ? 1 : sequence.request->request.n;
   return state;
 }

@@ -102,13 +102,12 @@ class BlockTable {
   void index(std::span<const int32_t> tokens);
 
   int64_t length() const { return length_; }
+  /// Whether the next token would be written to a block that others own too, and costs a copy of it.
+  bool copies_on_write() const;
   const int32_t* blocks() const { return blocks_.data(); }
   std::span<const int32_t> block_list() const { return blocks_; }
 
  private:
-  /// Whether the next token would be written to a block that others own too.
-  bool copies_on_write() const;
-
   PagedKvCache* cache_;
   std::vector<int32_t> blocks_;
   int64_t length_ = 0;

@@ -33,6 +33,8 @@ class Device final : public Memory {
   /// The most of the GPU's memory that was in use, by whomever, when some was allocated here.
   size_t peak_memory() const { return peak_memory_; }
   const std::string& description() const { return description_; }
+  /// CUDA knows a current GPU for each thread.
+  void use_on_this_thread();
   /// Waits for the stream. Throws Error when any of its work failed.
   void synchronize();
 
