@@ -17,13 +17,14 @@ METRICS = {
 
 class MockServer:
     """Serves until close(). `requests` holds (path, headers, JSON or None) of every request for the API; `answers` the
-    pieces of text of the answers to come (the last is used again); `pause` seconds between two pieces; `fail` (status,
+    pieces of text of the answers to come (the last is used again); `pause` seconds between two pieces; `gate` a semaphore that each piece takes one of, or None; `fail` (status,
     headers, message) or None; `key` what requests must bring, or None; `cut` bytes at which writes are cut; `gone`
     is set when a client goes in the middle of an answer."""
 
     def __init__(self):
         self.requests, self.answers, self.metrics = [], [["Hello", " there", "."]], dict(METRICS)
         self.pause, self.fail, self.key, self.cut, self.gone = 0.0, None, None, None, threading.Event()
+        self.gate = None
         self.break_off = False  # the stream ends in an error after its pieces
         handler = type("Handler", (_Handler,), {"mock": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -108,6 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.chunk(self.event([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]))
         for piece in pieces:
+            if self.mock.gate is not None:
+                self.mock.gate.acquire(timeout=30)
             self.mock.metrics["generated_tokens_total"] += 1
             self.chunk(self.event([{"index": 0, "delta": {"content": piece}, "finish_reason": None}]))
             time.sleep(self.mock.pause)

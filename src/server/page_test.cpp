@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "checkpoint/testing/oracle.h"
 #include "server/page_files.h"
 
 namespace atom::server {
@@ -27,7 +28,7 @@ std::map<std::string, std::string> headers_of(const HttpResponse& response) {
 }
 
 TEST(Page, FilesAreTheBytesOfTheTree) {
-  const std::filesystem::path folder = source_root() / "src" / "server";
+  const std::filesystem::path folder = test_support::source_root() / "src" / "server";
   size_t bytes = 0;
   std::set<std::string> embedded;
   for (const EmbeddedFile& file : page_files()) {

@@ -28,6 +28,7 @@ export function blocksOf(text) {
       lines.push(line);
     }
   }
+  if (fence && lines.at(-1) === "") lines.pop();  // the next line, of which nothing is there yet
   close();
   return blocks;
 }

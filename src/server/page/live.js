@@ -6,7 +6,7 @@ const kPoints = 60;  // of the graph: a minute
 
 const element = id => document.getElementById(id);
 const whole = new Intl.NumberFormat("en", {maximumFractionDigits: 0});
-const short = value => value < 10 ? value.toFixed(1) : whole.format(value);
+const short = value => value > 0 && value < 10 ? value.toFixed(1) : whole.format(value);
 const percent = (part, all) => all > 0 ? `${(100 * part / all).toFixed(part > 0 && part < 0.1 * all ? 1 : 0)}%` : "–";
 
 // Name -> value of a text in Prometheus' format. Series of one name (they differ in labels) are summed.

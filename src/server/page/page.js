@@ -110,7 +110,8 @@ function noteOf(usage, reason, stopped, seconds) {
     const {prompt_tokens: read, completion_tokens: written} = usage;
     const cached = usage.prompt_tokens_details?.cached_tokens;
     parts.push(`${read} tokens read${cached ? ` (${cached} from the cache)` : ""}`, `${written} written`);
-    if (written > 1 && seconds > 0) parts.push(`${((written - 1) / seconds).toFixed(1)} tokens/s`);
+    // What comes in one piece has no speed.
+    if (written > 1 && seconds > 0.02) parts.push(`${((written - 1) / seconds).toFixed(1)} tokens/s`);
   }
   return parts.join(" · ");
 }
@@ -256,7 +257,7 @@ async function greet() {
 
 function fitInput() {
   input.style.height = "auto";
-  input.style.height = `${input.scrollHeight + 2}px`;
+  input.style.height = `${input.scrollHeight}px`;
 }
 
 function setUpTheme() {
