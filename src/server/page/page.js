@@ -3,7 +3,7 @@
 import {fetchMetrics, fetchModel, streamAnswer} from "./api.js";
 import {show} from "./format.js";
 import {LivePanel} from "./live.js";
-import {requestOptions, SettingsDialog, systemMessage} from "./settings.js";
+import {apiKey, requestOptions, SettingsDialog, systemMessage} from "./settings.js";
 
 const kStoredChat = "atom.chat";  // in sessionStorage: survives a reload
 const kStoredTheme = "atom.theme";  // in localStorage; absent: that of the system
@@ -179,7 +179,7 @@ async function answer() {
   if (error && !stopped) showError(foot, error);
   scrollDown();
   store();
-  if (error?.status === 401) askForKey(error, regenerate);
+  if (error?.status === 401) askForKey(regenerate);
 }
 
 // Answers once more what was said last.
@@ -239,9 +239,9 @@ function restore() {
 
 // --- The rest of the page ---------------------------------------------------------------------------------
 
-function askForKey(error, then) {
+function askForKey(then) {
   retry = then;
-  settings.open(`The server wants an API key: ${error.message}`);
+  settings.open(apiKey() ? "The server does not accept this API key." : "This server wants an API key.");
 }
 
 async function greet() {
@@ -251,7 +251,7 @@ async function greet() {
     document.title = `${model} – Atom`;
   } catch (error) {
     element("model").textContent = error.status === 401 ? "API key wanted" : "not connected";
-    if (error.status === 401) askForKey(error, null);
+    if (error.status === 401) askForKey(null);
   }
 }
 
