@@ -16,6 +16,10 @@ add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 if(ATOM_SANITIZE)
   add_compile_options(-fsanitize=${ATOM_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${ATOM_SANITIZE})
+  if(ATOM_SANITIZE MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # Asio has fences beside its mutexes, which the sanitizer does not know.
+    add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-tsan>)
+  endif()
 endif()
 
 if(ATOM_FUZZ)

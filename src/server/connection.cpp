@@ -116,7 +116,11 @@ void Connection::on_read_end(error_code error) {
   if (!half_closed || state_ == State::lingering || state_ == State::idle)
     return close(error != asio::error::eof);
   if (state_ == State::reading) return refuse(error_response(400, "the request ends early"));
-  if (head_written_ || version_sent_) return;
+  provoke_reset();
+}
+
+void Connection::provoke_reset() {
+  if (!input_ended_ || head_written_ || version_sent_) return;
   version_sent_ = true;
   output_ += kHttpVersion;
   write();
@@ -195,6 +199,8 @@ void Connection::on_request() {
   if (early_response_) return exchange->send(*std::exchange(early_response_, std::nullopt));
   HttpRequest request = request_;
   request.body = std::exchange(request_.body, {});
+  provoke_reset();
+  if (state_ == State::closed) return;
   try {
     context_->handler(std::move(request), std::move(exchange));
   } catch (const std::exception& error) {

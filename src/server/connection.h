@@ -54,6 +54,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void read();
   void on_read(error_code error, size_t count);
   void on_read_end(error_code error);
+  /// Where the client has ended its side: makes the system of one that has gone say so.
+  void provoke_reset();
   void parse();
   /// Decides what can be decided before the body is there.
   void on_head();
