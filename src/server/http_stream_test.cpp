@@ -315,6 +315,7 @@ TEST(HttpStream, DrainEndsInTime) {
   server.server->stop();
   EXPECT_EQ(gone.count(), 1);
   EXPECT_TRUE(client.closes_within(milliseconds(100)));
+  held.exchange->begin_stream(events());
   EXPECT_FALSE(held.exchange->write("too late"));
   server.server->stop();
   server.server.reset();
