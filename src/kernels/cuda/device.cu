@@ -87,6 +87,10 @@ void Device::download(void* to, const void* from, size_t bytes) {
   synchronize();
 }
 
+void Device::copy(void* to, const void* from, size_t bytes) {
+  ATOM_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_));
+}
+
 void Device::synchronize() {
   ATOM_CUDA_CHECK(cudaStreamSynchronize(stream_));
 }

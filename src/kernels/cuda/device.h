@@ -26,6 +26,7 @@ class Device final : public Memory {
   void release(void* data) noexcept override;
   void upload(void* to, const void* from, size_t bytes) override;
   void download(void* to, const void* from, size_t bytes) override;
+  void copy(void* to, const void* from, size_t bytes) override;
 
   cudaStream_t stream() const { return stream_; }
   int sm_count() const { return sm_count_; }
