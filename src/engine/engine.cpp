@@ -118,18 +118,6 @@ EngineOptions checked(const Model& model, EngineOptions options) {
 
 }  // namespace
 
-std::string_view name_of(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::stop:
-      return "stop";
-    case FinishReason::length:
-      return "length";
-    case FinishReason::cancelled:
-      return "cancelled";
-  }
-  return "?";
-}
-
 class Engine::Impl {
  public:
   Impl(const Model& model, const text::Tokenizer& tokenizer, const EngineOptions& options)
