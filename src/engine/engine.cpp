@@ -179,6 +179,7 @@ class Engine::Impl {
     stats.waiting += inbox_requests_;
     stats.requests += static_cast<uint64_t>(inbox_requests_);
     stats.refused = refused_;
+    stats.failed = !failure_.empty();
     return stats;
   }
 
