@@ -21,10 +21,11 @@ struct Route {
   std::string_view method;
 };
 constexpr std::array kRoutes = {
-    Route{"/v1/completions", "POST"},   Route{"/v1/chat/completions", "POST"}, Route{"/v1/models", "GET"},
-    Route{"/v1/models/{model}", "GET"}, Route{"/tokenize", "POST"},            Route{"/detokenize", "POST"},
-    Route{"/health", "GET"},            Route{"/ready", "GET"},                Route{"/metrics", "GET"},
-    Route{"/openapi.json", "GET"},
+    Route{"/v1/completions", "POST"}, Route{"/v1/chat/completions", "POST"},
+    Route{"/v1/models", "GET"},       Route{"/v1/models/{model}", "GET"},
+    Route{"/tokenize", "POST"},       Route{"/detokenize", "POST"},
+    Route{"/health", "GET"},          Route{"/ready", "GET"},
+    Route{"/metrics", "GET"},         Route{"/openapi.json", "GET"},
 };
 
 const Route* route_of(std::string_view path) {
@@ -62,11 +63,10 @@ void check_content_type(const HttpRequest& request) {
       type.ends_with("+json")) {
     return;
   }
-  throw RequestError(
-      415, fmt::format("content-type: expected application/json, found {}{}", printable(type),
-                       type == "application/x-www-form-urlencoded"
-                           ? " (curl's default; add -H 'Content-Type: application/json')"
-                           : ""));
+  throw RequestError(415, fmt::format("content-type: expected application/json, found {}{}", printable(type),
+                                      type == "application/x-www-form-urlencoded"
+                                          ? " (curl's default; add -H 'Content-Type: application/json')"
+                                          : ""));
 }
 
 }  // namespace
@@ -114,9 +114,8 @@ class Api::Impl {
     const Route* route = route_of(request.path);
     if (!route) throw RequestError(404, fmt::format("path: {} is unknown", printable(request.path)));
     if (route->method != request.method) {
-      HttpResponse response =
-          error_response(405, fmt::format("method: {} expects {}, found {}", route->path, route->method,
-                                          printable(request.method, 20)));
+      HttpResponse response = error_response(405, fmt::format("method: {} expects {}, found {}", route->path,
+                                                              route->method, printable(request.method, 20)));
       response.headers.emplace_back("Allow", route->method);
       exchange->send(std::move(response));
       return;

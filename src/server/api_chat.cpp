@@ -12,10 +12,12 @@ namespace {
 void refuse_unsupported(Fields& fields) {
   fields.refuse({"tools", "functions", "function_call", "parallel_tool_calls"}, "tools are not supported");
   if (const auto* choice = fields.find("tool_choice"); choice && *choice != "none") {
-    refuse_field("tool_choice", "tools are not supported; only \"none\" is accepted", "unsupported_parameter");
+    refuse_field("tool_choice", "tools are not supported; only \"none\" is accepted",
+                 "unsupported_parameter");
   }
   fields.refuse({"audio"}, "audio is not supported");
-  if (const Json* modalities = fields.find("modalities"); modalities && *modalities != Json::array({"text"})) {
+  if (const Json* modalities = fields.find("modalities");
+      modalities && *modalities != Json::array({"text"})) {
     refuse_field("modalities", "only [\"text\"] is supported", "unsupported_parameter");
   }
   fields.refuse({"prediction"}, "predicted output is not supported");

@@ -63,8 +63,7 @@ void complete(Service& service, Call call) {
   const int64_t max_tokens = fields.integer("max_tokens", 0, std::numeric_limits<int32_t>::max())
                                  .value_or(service.options.default_max_tokens);
   if (max_tokens == 0 && !echo) refuse_field("max_tokens", "0 is allowed only where echo is true");
-  const std::optional<int64_t> best_of =
-      fields.integer("best_of", 1, std::numeric_limits<int32_t>::max());
+  const std::optional<int64_t> best_of = fields.integer("best_of", 1, std::numeric_limits<int32_t>::max());
   if (best_of && *best_of != asked.n) {
     refuse_field("best_of", fmt::format("only n, which is {}, is supported; found {}", asked.n, *best_of),
                  "unsupported_parameter");
@@ -91,15 +90,15 @@ void complete(Service& service, Call call) {
   }
   CompletionReplyOptions options{.echo = echo, .token_ids = asked.return_token_ids};
   if (logprobs) options.logprobs = static_cast<int>(*logprobs);
-  start_generation(
-      *service.submitter, service.metrics, std::move(requests),
-      TextOffsets(service.tokenizer, asked.skip_special_tokens),
-      {.id = std::move(call.id),
-       .model = service.options.model_name,
-       .stream = asked.stream,
-       .include_usage = asked.include_usage,
-       .arrival = call.arrival},
-      std::make_unique<CompletionReply>(service.tokenizer, std::move(prompts), options), call.exchange);
+  start_generation(*service.submitter, service.metrics, std::move(requests),
+                   TextOffsets(service.tokenizer, asked.skip_special_tokens),
+                   {.id = std::move(call.id),
+                    .model = service.options.model_name,
+                    .stream = asked.stream,
+                    .include_usage = asked.include_usage,
+                    .arrival = call.arrival},
+                   std::make_unique<CompletionReply>(service.tokenizer, std::move(prompts), options),
+                   call.exchange);
 }
 
 }  // namespace atom::server

@@ -19,7 +19,8 @@ std::string read_content(Fields& message) {
     Fields part(content[i], fmt::format("{}[{}]", path, i));
     part.required("type", "\"text\"");
     if (const std::string type = part.string("type").value(); type != "text") {
-      refuse_field(part.path_of("type"), fmt::format("only \"text\" is supported, found \"{}\"", printable(type, 40)),
+      refuse_field(part.path_of("type"),
+                   fmt::format("only \"text\" is supported, found \"{}\"", printable(type, 40)),
                    "unsupported_parameter");
     }
     part.required("text", "a string");

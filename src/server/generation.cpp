@@ -72,9 +72,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
     const Json head = {
         {"id", format_->id_prefix() + options_.id},
         {"object", options_.stream ? format_->chunk_object() : format_->object()},
-        {"created", std::chrono::duration_cast<std::chrono::seconds>(
-                        std::chrono::system_clock::now().time_since_epoch())
-                        .count()},
+        {"created",
+         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+             .count()},
         {"model", options_.model},
     };
     // Every event repeats these members: written once, its closing brace taken off.

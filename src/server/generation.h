@@ -21,8 +21,9 @@ struct GenerationOptions {
   std::chrono::steady_clock::time_point arrival;
 };
 
-/// Gives the requests to the engine, all or none of them, and answers the exchange with what comes of them, as
-/// `format` writes it: whole, or as a stream. A client that goes cancels them. All requests have the same n.
+/// Gives the requests to the engine, all or none of them, and answers the exchange with what comes of them,
+/// as `format` writes it: whole, or as a stream. A client that goes cancels them. All requests have the same
+/// n.
 ///
 /// Throws what Engine::submit throws; then nothing has been answered. Submitter and metrics must outlive the
 /// exchange and the engine's interest in the requests. `offsets` counts characters of a new text.

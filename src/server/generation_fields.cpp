@@ -40,7 +40,8 @@ int32_t read_token_key(const std::string& key, const std::string& path, int32_t 
   const char* end = key.data() + key.size();
   const auto [parsed, error] = std::from_chars(key.data(), end, token);
   if (error != std::errc() || parsed != end || token < 0 || token >= vocab) {
-    refuse_field(path, fmt::format("expected token ids below {} as keys, found \"{}\"", vocab, printable(key, 40)));
+    refuse_field(path,
+                 fmt::format("expected token ids below {} as keys, found \"{}\"", vocab, printable(key, 40)));
   }
   return token;
 }
@@ -95,11 +96,11 @@ SamplingParams read_sampling(Fields& fields, int32_t vocab) {
   sampling.presence_penalty = number("presence_penalty", 0, -2, 2);
   sampling.frequency_penalty = number("frequency_penalty", 0, -2, 2);
   // -1 is another way to say all, as in vLLM.
-  sampling.top_k = std::max<int64_t>(
-      fields.integer("top_k", -1, std::numeric_limits<int32_t>::max()).value_or(0), 0);
+  sampling.top_k =
+      std::max<int64_t>(fields.integer("top_k", -1, std::numeric_limits<int32_t>::max()).value_or(0), 0);
   sampling.logit_bias = read_logit_bias(fields, vocab);
-  const auto seed = fields.integer("seed", std::numeric_limits<int64_t>::min(),
-                                   std::numeric_limits<int64_t>::max());
+  const auto seed =
+      fields.integer("seed", std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max());
   sampling.seed = seed ? static_cast<uint64_t>(*seed) : fresh_seed();
   try {
     sampling.validate();
@@ -136,7 +137,8 @@ void pass_over(Fields& fields) {
   }
   const auto tier = fields.string("service_tier");
   if (tier && *tier != "auto" && *tier != "default") {
-    refuse_field("service_tier", fmt::format("expected \"auto\" or \"default\", found \"{}\"", printable(*tier, 40)),
+    refuse_field("service_tier",
+                 fmt::format("expected \"auto\" or \"default\", found \"{}\"", printable(*tier, 40)),
                  "unsupported_parameter");
   }
 }

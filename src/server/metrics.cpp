@@ -49,7 +49,8 @@ std::vector<MetricFamily> families_of(const EngineStats& stats) {
   StatsFamilies out;
   out.gauge("atom_requests_running", "Sequences in the batch.", as_double(stats.running));
   out.gauge("atom_requests_waiting", "Sequences that wait for room in the batch.", as_double(stats.waiting));
-  out.counter("atom_requests_accepted_total", "Requests that the engine has taken.", as_double(stats.requests));
+  out.counter("atom_requests_accepted_total", "Requests that the engine has taken.",
+              as_double(stats.requests));
   out.counter("atom_requests_refused_total", "Requests refused because the queue was full.",
               as_double(stats.refused));
   out.counter("atom_requests_cancelled_total", "Requests that were cancelled.", as_double(stats.cancelled));
@@ -74,7 +75,8 @@ std::vector<MetricFamily> families_of(const EngineStats& stats) {
   out.gauge("atom_kv_cache_blocks_used", "Blocks that sequences own.", as_double(used));
   out.gauge("atom_kv_cache_blocks_cached", "Free blocks that the prefix cache can find.",
             as_double(stats.cached_blocks));
-  out.gauge("atom_kv_cache_usage_ratio", "Share of the blocks that sequences own, 0 to 1.", share(as_double(used)));
+  out.gauge("atom_kv_cache_usage_ratio", "Share of the blocks that sequences own, 0 to 1.",
+            share(as_double(used)));
   out.gauge("atom_kv_cache_bytes", "Bytes of the KV cache.", as_double(stats.cache_bytes));
   out.gauge("atom_kv_cache_capacity_tokens", "Tokens that the KV cache holds.",
             stats.bytes_per_token > 0 ? as_double(stats.cache_bytes / stats.bytes_per_token) : 0);
@@ -98,18 +100,17 @@ class Metrics::Impl {
   }
 
   prometheus::Registry registry;
-  prometheus::Family<prometheus::Counter>& responses =
-      prometheus::BuildCounter()
-          .Name("atom_http_responses_total")
-          .Help("Responses sent, by path and status.")
-          .Register(registry);
+  prometheus::Family<prometheus::Counter>& responses = prometheus::BuildCounter()
+                                                           .Name("atom_http_responses_total")
+                                                           .Help("Responses sent, by path and status.")
+                                                           .Register(registry);
   Histogram& first_token = histogram("atom_time_to_first_token_seconds",
                                      "From a request's arrival to its first token.", seconds_buckets());
-  Histogram& token_time = histogram("atom_time_per_output_token_seconds",
-                                    "Between two tokens of a text, on average over the text.",
-                                    seconds_buckets());
-  Histogram& request_seconds = histogram("atom_request_seconds", "From a request's arrival to its last token.",
-                                         seconds_buckets());
+  Histogram& token_time =
+      histogram("atom_time_per_output_token_seconds",
+                "Between two tokens of a text, on average over the text.", seconds_buckets());
+  Histogram& request_seconds =
+      histogram("atom_request_seconds", "From a request's arrival to its last token.", seconds_buckets());
   Histogram& prompt_tokens =
       histogram("atom_request_prompt_tokens", "Tokens of a request's prompt.", token_buckets());
   Histogram& generated_tokens =

@@ -29,7 +29,8 @@ std::string range_text(std::string_view what, int64_t min, int64_t max) {
 }  // namespace
 
 void refuse_field(const std::string& field, const std::string& message, std::string code) {
-  throw RequestError(400, fmt::format("{}: {}", printable(field), message), printable(field), std::move(code));
+  throw RequestError(400, fmt::format("{}: {}", printable(field), message), printable(field),
+                     std::move(code));
 }
 
 void refuse_value(const std::string& field, std::string_view expected, const Json& found) {

@@ -34,8 +34,7 @@ class RequestError : public Error {
 };
 
 /// 400 for a field: "FIELD: MESSAGE".
-[[noreturn]] void refuse_field(const std::string& field, const std::string& message,
-                               std::string code = "");
+[[noreturn]] void refuse_field(const std::string& field, const std::string& message, std::string code = "");
 
 /// 400 for a value: "FIELD: expected EXPECTED, found VALUE".
 [[noreturn]] void refuse_value(const std::string& field, std::string_view expected, const Json& found);
@@ -43,13 +42,13 @@ class RequestError : public Error {
 /// A JSON value as an error quotes it, in a few words.
 std::string describe(const Json& value);
 
-/// The body of a request as JSON. Throws RequestError 400 saying where it is not JSON, nests too deeply, has a
-/// key twice, or is no object.
+/// The body of a request as JSON. Throws RequestError 400 saying where it is not JSON, nests too deeply, has
+/// a key twice, or is no object.
 Json parse_body(std::string_view body);
 
-/// Typed reading of the members of an object. Every method throws RequestError 400 naming the field when it is
-/// of another type or out of range; a member that is null counts as missing. Every member has to be read, or
-/// ignored, or refused: `finish` throws for the others.
+/// Typed reading of the members of an object. Every method throws RequestError 400 naming the field when it
+/// is of another type or out of range; a member that is null counts as missing. Every member has to be read,
+/// or ignored, or refused: `finish` throws for the others.
 class Fields {
  public:
   /// `path` is where the object is, such as "messages[2]"; empty for the body itself.

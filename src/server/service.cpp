@@ -4,10 +4,11 @@ namespace atom::server {
 namespace {
 
 [[noreturn]] void refuse_length(int64_t context, const std::string& found, const std::string& field) {
-  throw RequestError(400,
-                     fmt::format("{}: this model's context is {} tokens for prompt and answer together; found {}",
-                                 field, context, found),
-                     field, "context_length_exceeded");
+  throw RequestError(
+      400,
+      fmt::format("{}: this model's context is {} tokens for prompt and answer together; found {}", field,
+                  context, found),
+      field, "context_length_exceeded");
 }
 
 }  // namespace
@@ -16,9 +17,9 @@ void check_model(Fields& fields, const ApiOptions& options) {
   fields.required("model", "a string, the model's name");
   const std::string name = fields.string("model").value();
   if (name != options.model_name) {
-    throw RequestError(404, fmt::format("model: \"{}\" is not served here; \"{}\" is", printable(name),
-                                        options.model_name),
-                       "model", "model_not_found");
+    throw RequestError(
+        404, fmt::format("model: \"{}\" is not served here; \"{}\" is", printable(name), options.model_name),
+        "model", "model_not_found");
   }
 }
 

@@ -29,7 +29,8 @@ struct Call {
   std::string id;
 };
 
-/// The endpoints. They throw RequestError, Error, Overloaded or Unavailable before anything has been answered.
+/// The endpoints. They throw RequestError, Error, Overloaded or Unavailable before anything has been
+/// answered.
 void complete(Service& service, Call call);
 void chat(Service& service, Call call);
 Json tokenize(Service& service, const Json& body);
