@@ -71,11 +71,15 @@ std::span<const Implementation<RandomFill>> cuda_implementations() {
   return {};
 }
 template <>
-std::span<const Implementation<Argmax>> cuda_implementations() {
+std::span<const Implementation<Sample>> cuda_implementations() {
   return {};
 }
 template <>
-std::span<const Implementation<Sample>> cuda_implementations() {
+std::span<const Implementation<ChangeLogits>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<TopColumns>> cuda_implementations() {
   return {};
 }
 template <>
