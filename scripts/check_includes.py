@@ -37,7 +37,7 @@ ARROWS = {
 USERS = {
     "apps": list(ARROWS),
     "bench": list(ARROWS),
-    "fuzz": ["text", "checkpoint"],
+    "fuzz": ["text", "checkpoint", "server"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 SUFFIXES = {".h", ".cpp", ".inc", ".cu", ".cuh"}
