@@ -47,44 +47,41 @@ double as_double(auto count) {
 
 std::vector<MetricFamily> families_of(const EngineStats& stats) {
   StatsFamilies out;
-  out.gauge("atom_requests_running", "Sequences in the batch.", as_double(stats.running));
-  out.gauge("atom_requests_waiting", "Sequences that wait for room in the batch.", as_double(stats.waiting));
+  out.gauge("atom_running_sequences", "Sequences in the batch.", as_double(stats.running));
+  out.gauge("atom_waiting_sequences", "Sequences that wait for room in the batch.", as_double(stats.waiting));
   out.counter("atom_requests_accepted_total", "Requests that the engine has taken.",
               as_double(stats.requests));
   out.counter("atom_requests_refused_total", "Requests refused because the queue was full.",
               as_double(stats.refused));
   out.counter("atom_requests_cancelled_total", "Requests that were cancelled.", as_double(stats.cancelled));
-  out.counter("atom_prompt_tokens_total", "Tokens of prompts that have been computed or found in the cache.",
+  out.counter("atom_prompt_tokens_total", "Tokens of prompts that are computed.",
               as_double(stats.prompt_tokens));
-  out.counter("atom_generated_tokens_total", "Tokens generated.", as_double(stats.generated_tokens));
-  out.counter("atom_prefix_cache_queries_total", "Tokens of prompts looked up in the prefix cache.",
-              as_double(stats.prompt_tokens));
-  out.counter("atom_prefix_cache_hits_total", "Tokens of prompts found in the prefix cache.",
+  out.counter("atom_cached_prompt_tokens_total", "Of these, tokens that the prefix cache had already.",
               as_double(stats.cached_prompt_tokens));
+  out.counter("atom_generated_tokens_total", "Tokens generated.", as_double(stats.generated_tokens));
   out.counter("atom_preemptions_total", "Sequences that gave up their blocks and are computed again.",
               as_double(stats.preemptions));
-  out.counter("atom_engine_steps_total", "Steps of the engine.", as_double(stats.steps));
-  out.counter("atom_engine_step_tokens_total", "Tokens computed in all steps.", as_double(stats.step_tokens));
-  out.counter("atom_engine_step_seconds_total", "Seconds spent in steps.", stats.step_seconds);
-  out.counter("atom_engine_forward_seconds_total", "Of these, seconds in forward pass and sampling.",
+  out.counter("atom_steps_total", "Steps of the engine.", as_double(stats.steps));
+  out.counter("atom_step_tokens_total", "Tokens computed in all steps.", as_double(stats.step_tokens));
+  out.counter("atom_step_seconds_total", "Seconds of all steps.", stats.step_seconds);
+  out.counter("atom_forward_seconds_total", "Of these, seconds in forward pass and sampling.",
               stats.forward_seconds);
 
   const int64_t used = stats.blocks - stats.free_blocks;
-  const auto share = [&](double part) { return stats.blocks > 0 ? part / as_double(stats.blocks) : 0.0; };
-  out.gauge("atom_kv_cache_blocks", "Blocks of the KV cache.", as_double(stats.blocks));
-  out.gauge("atom_kv_cache_blocks_used", "Blocks that sequences own.", as_double(used));
-  out.gauge("atom_kv_cache_blocks_cached", "Free blocks that the prefix cache can find.",
+  const int64_t capacity = stats.bytes_per_token > 0 ? stats.cache_bytes / stats.bytes_per_token : 0;
+  out.gauge("atom_cache_blocks", "Blocks of the KV cache.", as_double(stats.blocks));
+  out.gauge("atom_cache_blocks_used", "Blocks that sequences own.", as_double(used));
+  out.gauge("atom_cache_blocks_cached", "Free blocks that the prefix cache can find.",
             as_double(stats.cached_blocks));
-  out.gauge("atom_kv_cache_usage_ratio", "Share of the blocks that sequences own, 0 to 1.",
-            share(as_double(used)));
-  out.gauge("atom_kv_cache_bytes", "Bytes of the KV cache.", as_double(stats.cache_bytes));
-  out.gauge("atom_kv_cache_capacity_tokens", "Tokens that the KV cache holds.",
-            stats.bytes_per_token > 0 ? as_double(stats.cache_bytes / stats.bytes_per_token) : 0);
-  out.gauge("atom_kv_cache_bytes_per_token", "Bytes of the KV cache for a token.",
+  out.gauge("atom_cache_tokens_capacity", "Tokens that the KV cache holds.", as_double(capacity));
+  out.gauge("atom_cache_tokens_used", "Tokens that the blocks which sequences own hold.",
+            stats.blocks > 0 ? as_double(capacity / stats.blocks * used) : 0);
+  out.gauge("atom_cache_bytes", "Bytes of the KV cache.", as_double(stats.cache_bytes));
+  out.gauge("atom_cache_bytes_per_token", "Bytes of the KV cache for a token.",
             as_double(stats.bytes_per_token));
-  out.gauge("atom_kv_cache_fp16_bytes_per_token", "Bytes for a token if the cache were FP16.",
+  out.gauge("atom_cache_fp16_bytes_per_token", "Bytes for a token if the cache were FP16.",
             as_double(stats.bytes_per_token_f16));
-  out.gauge("atom_kv_cache_fp16_ratio", "Tokens for each that an FP16 cache of the same bytes would hold.",
+  out.gauge("atom_cache_fp16_ratio", "Tokens that it holds for each of an FP16 cache of the same bytes.",
             stats.bytes_per_token > 0
                 ? as_double(stats.bytes_per_token_f16) / as_double(stats.bytes_per_token)
                 : 0);
