@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures `atom serve` beside llama.cpp's server on the same traffic, and writes docs/results/serving.json.
+"""Measures `atom serve` beside llama.cpp's server on the same traffic, and writes docs/results/serving*.json.
 
 usage: measure_serving.py ATOM PACKED LLAMA_SERVER GGUF --sharegpt FILE [--rounds 5] [--threads 2] [--only NAME,...]
 
@@ -11,7 +11,7 @@ PACKED is a W4A4KV4 checkpoint, GGUF the same model in Q4_0. What is measured, e
 - prefix: 16 requests, one after the other, that share their first 1,000 tokens, with prefix caching and without.
 - cache: tokens that a cache of the same bytes holds, in KV4 and FP16, from /metrics.
 
-Measurements that are already in the file are kept where --only leaves them out.
+Throughput goes to serving.json, the others to serving_gaps.json and so on, a table each.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import urllib.request
 
 from measure_ablation import ROOT, head_commit, machine, run
 
-RESULTS = ROOT / "docs" / "results" / "serving.json"
+RESULTS = ROOT / "docs" / "results"
 SLOTS = 32
 CONTEXT = 2048  # tokens of a slot of llama.cpp's server
 
@@ -111,7 +111,7 @@ def throughput(args, servers):
     """Rows of each server. Ratios: of atom's output tokens/s to that server's, median of the rounds."""
     with servers.llama() as first, servers.llama_q4() as second, servers.atom() as third:
         endpoints = bench(args, [first, second, third], "--sharegpt", args.sharegpt, "--max-prompt-bytes", 4000, "--requests", 64,
-                          "--concurrency", 32, "--max-tokens", 64, "--ignore-eos", "--rounds", args.rounds, "--timeout", 600)
+                          "--concurrency", 32, "--max-tokens", 64, "--ignore-eos", "--warmup", 2, "--rounds", args.rounds, "--timeout", 600)
     rows = []
     names = ("llama.cpp, Q4_0, 16-bit cache", "llama.cpp, Q4_0, Q4_0 cache", "atom, W4A4KV4")
     ours = [r["output_tokens_per_second"] for r in endpoints[2]["rounds"]]
@@ -119,7 +119,7 @@ def throughput(args, servers):
         theirs = [r["output_tokens_per_second"] for r in endpoint["rounds"]]
         ratios = sorted(a / b for a, b in zip(ours, theirs))
         rows.append({
-            "measurement": "throughput", "server": name,
+            "name": name,
             "output_tokens_per_second": round(endpoint["output_tokens_per_second"], 1),
             "total_tokens_per_second": round(endpoint["total_tokens_per_second"], 1),
             "time_to_first_token_p50_ms": milliseconds(endpoint["time_to_first_token_seconds"], "p50"),
@@ -144,7 +144,7 @@ def gaps(args, servers):
                           "--rounds", max(1, args.rounds // 2), "--timeout", 600)
     for name, endpoint in zip(("llama.cpp, Q4_0, 16-bit cache", "atom, W4A4KV4"), endpoints):
         times = endpoint["inter_token_latency_seconds"]
-        rows.append({"measurement": "gaps with long prompts", "server": name, "gaps": times["count"],
+        rows.append({"name": name, "gaps": times["count"],
                      **{f"gap_{p}_ms": milliseconds(times, p) for p in ("p50", "p90", "p99", "max")},
                      "time_to_first_token_p50_ms": milliseconds(endpoint["time_to_first_token_seconds"], "p50"),
                      "output_tokens_per_second": round(endpoint["output_tokens_per_second"], 1), "failed": endpoint["failed"]})
@@ -161,7 +161,7 @@ def prefix(args, servers):
     base = endpoints[1]["time_to_first_token_seconds"]["p50"]
     for name, endpoint in zip(("atom, prefix caching", "atom, none"), endpoints):
         times = endpoint["time_to_first_token_seconds"]
-        rows.append({"measurement": "16 requests share 1,000 tokens", "server": name,
+        rows.append({"name": name,
                      "time_to_first_token_p50_ms": milliseconds(times, "p50"), "time_to_first_token_max_ms": milliseconds(times, "max"),
                      "prompt_tokens": endpoint["prompt_tokens"], "cached_prompt_tokens": endpoint["cached_prompt_tokens"],
                      "times_as_fast": round(base / times["p50"], 2)})
@@ -180,7 +180,7 @@ def cache(args, servers):
             if not found:
                 sys.exit(f"/metrics has no {metric}")
             figures[metric] = float(found.group(1))
-        rows.append({"measurement": "KV cache", "server": f"atom, {name}", "bytes_per_token": figures["atom_cache_bytes_per_token"],
+        rows.append({"name": f"atom, KV cache {name}", "bytes_per_token": figures["atom_cache_bytes_per_token"],
                      "tokens_per_megabyte": round(1e6 * figures["atom_cache_tokens_capacity"] / figures["atom_cache_bytes"], 1)})
     rows[0]["times_the_tokens"] = round(rows[0]["tokens_per_megabyte"] / rows[1]["tokens_per_megabyte"], 2)
     return rows
@@ -206,22 +206,16 @@ def main():
     if unknown := set(chosen) - set(MEASUREMENTS):
         parser.error(f"--only: no measurement {', '.join(sorted(unknown))}")
 
-    before = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    done = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in MEASUREMENTS:
-            if name not in chosen:
-                continue
+        for name in chosen:
             rows = MEASUREMENTS[name](args, Servers(args, folder))
             for row in rows:
-                row["commit"] = head_commit()
                 print(json.dumps(row), file=sys.stderr, flush=True)
-            done += rows
-            measured = {row["measurement"] for row in done}
-            kept = [row for row in before if row["measurement"] not in measured]
-            command = f"scripts/measure_serving.py atom PACKED llama-server Q4_0.gguf --sharegpt FILE --rounds {args.rounds} --threads {args.threads}"
-            RESULTS.write_text(json.dumps({"machine": machine(), "command": command, "rows": done + kept}, indent=1) + "\n")
-    print(RESULTS, file=sys.stderr)
+            command = (f"scripts/measure_serving.py atom PACKED llama-server Q4_0.gguf --sharegpt FILE --rounds {args.rounds} "
+                       f"--threads {args.threads} --only {name}")
+            path = RESULTS / ("serving.json" if name == "throughput" else f"serving_{name}.json")
+            path.write_text(json.dumps({"commit": head_commit(), "machine": machine(), "command": command, "rows": rows}, indent=1) + "\n")
+            print(path, file=sys.stderr)
 
 
 if __name__ == "__main__":

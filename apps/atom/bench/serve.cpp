@@ -87,17 +87,19 @@ std::string table_of(const Json& json) {
   return text;
 }
 
-/// The share of `sorted` that is at most x, at ten values of x a decade.
+/// The share of `sorted` that is at most x, at values of x evenly spaced on a logarithmic axis.
 Curve distribution(const std::string& name, const std::vector<double>& sorted) {
   Curve curve{name, {}, {}};
   if (sorted.empty()) return curve;
-  const double low = std::floor(10 * std::log10(std::max(sorted.front(), 1e-5) * 1e3));
-  const double high = std::ceil(10 * std::log10(std::max(sorted.back(), 1e-5) * 1e3));
-  for (double step = low; step <= high; ++step) {
-    const double x = std::pow(10.0, step / 10);
+  constexpr double kLeast = 1e-5;
+  const double low = std::log10(std::max(sorted.front(), kLeast) * 1e3);
+  const double high = std::log10(std::max(sorted.back(), kLeast) * 1e3);
+  const double a_decade = high - low > 1 ? 10 : 50;
+  for (double step = std::floor(low * a_decade); step <= std::ceil(high * a_decade); ++step) {
+    const double x = std::pow(10.0, step / a_decade);
     const auto count = std::upper_bound(sorted.begin(), sorted.end(), x * 1e-3) - sorted.begin();
-    // Two digits: what the axis says.
-    const double unit = std::pow(10.0, std::floor(std::log10(x)) - 1);
+    // Three digits are what the axis has room for.
+    const double unit = std::pow(10.0, std::floor(std::log10(x)) - 2);
     curve.x.push_back(std::round(x / unit) * unit);
     curve.y.push_back(static_cast<double>(count) / static_cast<double>(sorted.size()));
   }
