@@ -6,12 +6,14 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
 #include "base/error.h"
 #include "base/random.h"
+#include "kernels/ops.h"
 
 namespace atom {
 namespace {
@@ -23,13 +25,29 @@ std::vector<float> halves() {
   return {std::log(0.25f), std::log(0.0625f), std::log(0.5f), std::log(0.0625f), std::log(0.125f)};
 }
 
+/// The next token of a sampler, from logits that it sees as the evaluator would show them; `logits` is
+/// changed.
+int32_t sample(Sampler& sampler, std::vector<float>& logits) {
+  const auto vocab = static_cast<int64_t>(logits.size());
+  const auto changes = sampler.changes();
+  const auto mask = sampler.mask();
+  const int32_t first[] = {0, static_cast<int32_t>(changes.size())};
+  const int32_t mask_of = mask.empty() ? -1 : 0;
+  run(DeviceContext{}, ChangeLogits{{logits.data(), 1, vocab}, first, changes, {&mask_of, 1}, mask});
+  const SampleParams params = sampler.next();
+  int32_t token = -1;
+  run(DeviceContext{}, Sample{{logits.data(), 1, vocab}, {&params, 1}, {&token, 1}});
+  sampler.accept(token);
+  return token;
+}
+
 /// Shares of `draws` draws from the same logits.
 std::map<int32_t, double> shares(SamplingParams params, const std::vector<float>& logits, int draws = 20000) {
   Sampler sampler(params);
   std::map<int32_t, double> counts;
   for (int i = 0; i < draws; ++i) {
     std::vector<float> copy = logits;
-    counts[sampler.sample(copy)] += 1.0 / draws;
+    counts[sample(sampler, copy)] += 1.0 / draws;
   }
   return counts;
 }
@@ -68,26 +86,46 @@ TEST(SamplingParams, RangesAreChecked) {
   for (const float bad : {0.0f, -1.0f, kNaN, INFINITY}) {
     refused([bad](auto& params) { params.repetition_penalty = bad; });
   }
+  for (const float bad : {-2.01f, 2.01f, kNaN, INFINITY}) {
+    refused([bad](auto& params) { params.presence_penalty = bad; });
+    refused([bad](auto& params) { params.frequency_penalty = bad; });
+  }
+  for (const float bad : {-100.1f, 100.1f, kNaN, -INFINITY}) {
+    refused([bad](auto& params) { params.logit_bias = {{1, 0.0f}, {2, bad}}; });
+  }
+  refused([](auto& params) { params.logit_bias = {{-1, 1.0f}}; });
+  refused([](auto& params) { params.logit_bias = {{7, 1.0f}, {8, 1.0f}, {7, 1.0f}}; });
   EXPECT_NO_THROW(SamplingParams{}.validate());
+  SamplingParams extreme;
+  extreme.presence_penalty = -2.0f;
+  extreme.frequency_penalty = 2.0f;
+  extreme.logit_bias = {{0, -100.0f}, {9, 100.0f}};
+  EXPECT_NO_THROW(extreme.validate(10));
+  EXPECT_THROW(extreme.validate(9), UsageError);
+  try {
+    extreme.validate(9);
+  } catch (const UsageError& error) {
+    EXPECT_NE(std::string(error.what()).find("logit_bias"), std::string::npos) << error.what();
+  }
 }
 
 TEST(Sampler, GreedyTakesTheLargestAndOfEqualOnesTheFirst) {
   Sampler sampler({});
   std::vector<float> logits = {1.0f, 3.0f, 2.0f, 3.0f};
-  EXPECT_EQ(sampler.sample(logits), 1);
+  EXPECT_EQ(sample(sampler, logits), 1);
 }
 
 TEST(Sampler, NotANumberIsNeverChosen) {
   Sampler greedy({});
   std::vector<float> logits = {kNaN, -5.0f, INFINITY, -INFINITY};
-  EXPECT_EQ(greedy.sample(logits), 1);
+  EXPECT_EQ(sample(greedy, logits), 1);
   for (SamplingParams params : {warm(), SamplingParams{.temperature = 1.0f, .top_k = 3, .top_p = 0.9f}}) {
     Sampler sampler(params);
     std::vector<float> again = {kNaN, -5.0f, INFINITY, -INFINITY};
-    EXPECT_EQ(sampler.sample(again), 1);
+    EXPECT_EQ(sample(sampler, again), 1);
   }
   std::vector<float> none = {kNaN, -INFINITY};
-  EXPECT_THROW(greedy.sample(none), Error);
+  EXPECT_THROW(sample(greedy, none), Error);
 }
 
 TEST(Sampler, DrawsInProportion) {
@@ -155,7 +193,7 @@ TEST(Sampler, TopPOverManyTokensEqualsAFullSort) {
     Sampler sampler(params);
     for (int i = 0; i < 50; ++i) {
       std::vector<float> copy = logits;
-      const auto token = static_cast<size_t>(sampler.sample(copy));
+      const auto token = static_cast<size_t>(sample(sampler, copy));
       // One more is let through: the sums above are of numbers rounded differently.
       EXPECT_GE(logits[token], sorted[std::min(kept, sorted.size() - 1)]);
     }
@@ -170,14 +208,93 @@ TEST(Sampler, RepetitionPenaltyComesFirst) {
   sampler.observe(0);
   // Positive logits are divided, once however often the token occurred: 4 becomes 2.
   std::vector<float> logits = {4.0f, 3.0f, 1.9f};
-  EXPECT_EQ(sampler.sample(logits), 1);
+  EXPECT_EQ(sample(sampler, logits), 1);
   EXPECT_EQ(logits[0], 2.0f);
   // Token 1 has occurred by now too: 3 becomes 1.5.
   std::vector<float> again = {3.0f, 3.0f, 1.9f};
-  EXPECT_EQ(sampler.sample(again), 2);
+  EXPECT_EQ(sample(sampler, again), 2);
   // Negative ones are multiplied.
   std::vector<float> negative = {-1.0f, -1.0f, -1.0f, -1.5f};
-  EXPECT_EQ(sampler.sample(negative), 3);
+  EXPECT_EQ(sample(sampler, negative), 3);
+}
+
+TEST(Sampler, PresenceCountsOnceAndFrequencyEveryTime) {
+  SamplingParams params;
+  params.presence_penalty = 0.5f;
+  params.frequency_penalty = 0.25f;
+  Sampler sampler(params);
+  // What the prompt holds does not count.
+  sampler.observe(0);
+  EXPECT_TRUE(sampler.changes().empty());
+  sampler.accept(3);
+  sampler.accept(3);
+  sampler.accept(5);
+  sampler.accept(3);
+  EXPECT_EQ(std::vector(sampler.changes().begin(), sampler.changes().end()),
+            (std::vector<LogitChange>{{3, 1.0f, -1.25f}, {5, 1.0f, -0.75f}}));
+  // Negative ones reward.
+  params.presence_penalty = -2.0f;
+  params.frequency_penalty = 0.0f;
+  Sampler rewarding(params);
+  rewarding.accept(1);
+  rewarding.accept(1);
+  std::vector<float> logits = {1.5f, 0.0f};
+  EXPECT_EQ(sample(rewarding, logits), 1);
+  EXPECT_EQ(logits[1], 2.0f);
+}
+
+TEST(Sampler, ALongAnswersPenaltyIsTheProductOfItsCount) {
+  SamplingParams params;
+  params.frequency_penalty = 0.1f;
+  Sampler sampler(params);
+  for (int i = 0; i < 100000; ++i) sampler.accept(2);
+  ASSERT_EQ(sampler.changes().size(), 1u);
+  EXPECT_EQ(sampler.changes()[0].bias, -0.1f * 100000.0f);
+}
+
+TEST(Sampler, BiasAndAllPenaltiesOfOneTokenAreOneChange) {
+  SamplingParams params;
+  params.repetition_penalty = 2.0f;
+  params.presence_penalty = 1.0f;
+  params.frequency_penalty = 0.5f;
+  params.logit_bias = {{4, 10.0f}, {1, -100.0f}};
+  Sampler sampler(params);
+  sampler.observe(4);
+  sampler.observe(2);
+  sampler.accept(4);
+  sampler.accept(0);
+  sampler.accept(4);
+  EXPECT_EQ(
+      std::vector(sampler.changes().begin(), sampler.changes().end()),
+      (std::vector<LogitChange>{{4, 2.0f, 8.0f}, {1, 1.0f, -100.0f}, {2, 2.0f, 0.0f}, {0, 2.0f, -1.5f}}));
+  // The repetition penalty first: 8 / 2 + 8, not (8 + 8) / 2.
+  std::vector<float> logits = {0.0f, 100.0f, 3.0f, 11.9f, 8.0f};
+  EXPECT_EQ(sample(sampler, logits), 4);
+  EXPECT_EQ(logits[4], 12.0f);
+}
+
+TEST(Sampler, NothingAskedForNothingChanged) {
+  Sampler sampler(warm());
+  sampler.observe(1);
+  sampler.accept(2);
+  EXPECT_TRUE(sampler.changes().empty());
+  EXPECT_TRUE(sampler.mask().empty());
+}
+
+TEST(Sampler, AMaskStaysUntilTheNextOne) {
+  Sampler sampler(warm());
+  sampler.set_mask({0b01010});
+  for (int i = 0; i < 50; ++i) {
+    std::vector<float> logits = halves();
+    const int32_t token = sample(sampler, logits);
+    EXPECT_TRUE(token == 1 || token == 3) << token;
+  }
+  sampler.set_mask({0});
+  std::vector<float> logits = halves();
+  EXPECT_THROW(sample(sampler, logits), Error);
+  sampler.set_mask({});
+  logits = halves();
+  EXPECT_GE(sample(sampler, logits), 0);
 }
 
 TEST(Sampler, TheSeedDecides) {
@@ -190,7 +307,7 @@ TEST(Sampler, TheSeedDecides) {
     std::vector<int32_t> tokens;
     for (int i = 0; i < 40; ++i) {
       std::vector<float> copy = logits;
-      tokens.push_back(sampler.sample(copy));
+      tokens.push_back(sample(sampler, copy));
     }
     return tokens;
   };
@@ -216,7 +333,7 @@ TEST(Sampler, GreedyIsTheLimitOfSmallTemperatures) {
     std::vector<float> copy = logits;
     Sampler greedy({});
     Sampler cold(warm(1e-3f));
-    EXPECT_EQ(greedy.sample(logits), cold.sample(copy));
+    EXPECT_EQ(sample(greedy, logits), sample(cold, copy));
   }
 }
 

@@ -17,6 +17,8 @@ CudaHandle open_cuda(int) {
   throw UsageError("this build has no CUDA support (configure with -DATOM_CUDA=ON)");
 }
 
+void cuda_use_on_this_thread(const DeviceContext&) {}
+
 void cuda_synchronize(const DeviceContext&) {}
 
 CudaMemoryInfo cuda_memory_info(const DeviceContext&) {
@@ -69,11 +71,15 @@ std::span<const Implementation<RandomFill>> cuda_implementations() {
   return {};
 }
 template <>
-std::span<const Implementation<Argmax>> cuda_implementations() {
+std::span<const Implementation<Sample>> cuda_implementations() {
   return {};
 }
 template <>
-std::span<const Implementation<Sample>> cuda_implementations() {
+std::span<const Implementation<ChangeLogits>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<TopColumns>> cuda_implementations() {
   return {};
 }
 template <>

@@ -82,30 +82,15 @@ struct PickColumns {
   std::span<float> out;
 };
 
-/// out[t] = the column of the largest x[t, ...], of equal ones the first. NaN and +inf are passed over; -1
-/// for a row without a finite element. x [tokens, vocab].
-struct Argmax {
-  MatrixView<const float> x;
-  std::span<int32_t> out;
-};
-
 /// out[t] = a token drawn from the softmax of logits[t, ...] / temperature, [rows, vocab], as params[t] says:
-/// of the tokens that top-k keeps, then top-p of those, then min-p. Temperature 0: as Argmax. NaN and
+/// of the tokens that top-k keeps, then top-p of those, then min-p. Temperature 0: the
+/// largest logit's, of equal ones the first. NaN and
 /// infinities are passed over; -1 for a row without a finite logit. vocab at most sampling::kMaxVocabulary.
 /// The same tokens on every device, whatever else is in the batch (docs/numerics.md, "Sampling").
 struct Sample {
   MatrixView<const float> logits;
   std::span<const SampleParams> params;
   std::span<int32_t> out;
-};
-
-/// One change of one logit: l becomes (l > 0 ? l / divisor : l * divisor) + bias.
-struct LogitChange {
-  int32_t token;
-  float divisor;
-  float bias;
-
-  bool operator==(const LogitChange&) const = default;
 };
 
 /// Applies changes [first[t], first[t + 1]) to row t, in order, then sets the logits of tokens that its mask
@@ -119,9 +104,11 @@ struct ChangeLogits {
   std::span<const uint32_t> masks;
 };
 
+inline constexpr int64_t kMaxTopColumns = 32;
+
 /// The k largest x[t, ...], largest first, of equal ones the first column first. NaN and infinities are
-/// passed over; -1 and -inf where there are fewer. x [tokens, vocab]; columns, values [tokens, k]; k at
-/// most 32.
+/// passed over; -1 and -inf where there are fewer. x [tokens, vocab]; columns, values [tokens, k]; k 1 to
+/// kMaxTopColumns.
 struct TopColumns {
   MatrixView<const float> x;
   int64_t k;
@@ -293,9 +280,11 @@ std::span<const Implementation<LogSumExp>> implementations();
 template <>
 std::span<const Implementation<PickColumns>> implementations();
 template <>
-std::span<const Implementation<Argmax>> implementations();
-template <>
 std::span<const Implementation<Sample>> implementations();
+template <>
+std::span<const Implementation<ChangeLogits>> implementations();
+template <>
+std::span<const Implementation<TopColumns>> implementations();
 template <>
 std::span<const Implementation<RandomFill>> implementations();
 template <>
@@ -325,9 +314,11 @@ std::span<const Implementation<LogSumExp>> cuda_implementations();
 template <>
 std::span<const Implementation<PickColumns>> cuda_implementations();
 template <>
-std::span<const Implementation<Argmax>> cuda_implementations();
-template <>
 std::span<const Implementation<Sample>> cuda_implementations();
+template <>
+std::span<const Implementation<ChangeLogits>> cuda_implementations();
+template <>
+std::span<const Implementation<TopColumns>> cuda_implementations();
 template <>
 std::span<const Implementation<RandomFill>> cuda_implementations();
 template <>
