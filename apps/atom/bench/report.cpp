@@ -44,15 +44,26 @@ const Timed* find(const std::vector<Timed>& all, std::string_view name) {
   return nullptr;
 }
 
-Json describe_run(const std::string& what, const Device& device) {
+Json describe_program(const std::string& what) {
   Json json;
   json["command"] = "bench " + what;
   json["version"] = ATOM_VERSION;
   json["commit"] = ATOM_COMMIT;
   json["time"] = now();
+  return json;
+}
+
+Json describe_run(const std::string& what, const Device& device) {
+  Json json = describe_program(what);
   json["device"] = device.description();
   json["threads"] = device.threads();
   return json;
+}
+
+void check_plot(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  require(folder.empty() || std::filesystem::is_directory(folder), "{}: cannot write: no such folder {}",
+          path, folder.string());
 }
 
 Report::Report(const BenchOptions& options, const Device& device, std::string what, std::string bandwidth,
@@ -61,9 +72,7 @@ Report::Report(const BenchOptions& options, const Device& device, std::string wh
       bandwidth_(std::move(bandwidth)),
       baselines_(std::move(baselines)),
       limits_(measure_limits(device.context())) {
-  const std::filesystem::path folder = std::filesystem::path(options.plot).parent_path();
-  require(folder.empty() || std::filesystem::is_directory(folder), "{}: cannot write: no such folder {}",
-          options.plot, folder.string());
+  check_plot(options.plot);
   out_ = describe_run(what, device);
   out_["bandwidth"] = bandwidth_;
   out_["limits"] = {{"read_bytes_per_second", limits_.read}, {"copy_bytes_per_second", limits_.copy}};

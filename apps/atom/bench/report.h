@@ -21,7 +21,9 @@ struct BenchOptions {
   void add_to(CLI::App& command);
 };
 
-/// What a result has to say about where it comes from: command, version, commit, time, device, threads.
+/// What a result has to say about where it comes from: command, version, commit, time.
+Json describe_program(const std::string& what);
+/// The same, and device and threads.
 Json describe_run(const std::string& what, const Device& device);
 
 /// A curve of a plot.
@@ -30,6 +32,9 @@ struct Curve {
   std::vector<double> x;
   std::vector<double> y;
 };
+
+/// Throws Error unless the folder that `path` is to be written to is there; an empty path is fine.
+void check_plot(const std::string& path);
 
 /// A diagram with its own axes; x is logarithmic.
 struct Panel {
