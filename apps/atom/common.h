@@ -47,6 +47,7 @@ void add_quantize(CLI::App& app, Command& chosen);
 void add_eval(CLI::App& app, Command& chosen);
 void add_generate(CLI::App& app, Command& chosen);
 void add_chat(CLI::App& app, Command& chosen);
+void add_serve(CLI::App& app, Command& chosen);
 void add_tokenize(CLI::App& app, Command& chosen);
 void add_inspect(CLI::App& app, Command& chosen);
 void add_bench(CLI::App& app, Command& chosen);

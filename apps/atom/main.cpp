@@ -52,6 +52,7 @@ int parse_and_run(int argc, char** argv) {
   atom::cli::add_eval(app, chosen);
   atom::cli::add_generate(app, chosen);
   atom::cli::add_chat(app, chosen);
+  atom::cli::add_serve(app, chosen);
   atom::cli::add_tokenize(app, chosen);
   atom::cli::add_inspect(app, chosen);
   atom::cli::add_bench(app, chosen);

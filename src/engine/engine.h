@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
+#include "base/error.h"
 #include "engine/request.h"
 #include "kvcache/paged_cache.h"
 #include "model/model.h"
@@ -30,6 +32,12 @@ struct EngineOptions {
 
 /// The queue is full (429 of a server).
 class Overloaded : public Error {
+ public:
+  using Error::Error;
+};
+
+/// A prompt that does not fit (code context_length_exceeded of OpenAI's errors).
+class ContextExceeded : public Error {
  public:
   using Error::Error;
 };
@@ -77,8 +85,9 @@ class Engine {
   ~Engine();
 
   /// Queues a request; `listener` hears of it from the next step on. Returns its number, for cancel(). Throws
-  /// Error for an empty prompt, one that leaves no room for a token in the context, a token outside of the
-  /// vocabulary, n out of range; UsageError for sampling settings out of range; Overloaded; Unavailable.
+  /// Error for an empty prompt, a token outside of the
+  /// vocabulary, n out of range; ContextExceeded for a prompt that leaves no room for a token; UsageError for
+  /// sampling settings out of range; Overloaded; Unavailable.
   uint64_t submit(Request request, std::shared_ptr<RequestListener> listener);
 
   /// Ends a request; its blocks are free at the end of the step in progress. The listener hears the choices
@@ -91,6 +100,8 @@ class Engine {
   bool idle() const;
 
   EngineStats stats() const;
+  /// Why the engine has stopped for good; empty while it works.
+  std::string failure() const;
   const EngineOptions& options() const;
 
  private:

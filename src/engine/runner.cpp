@@ -6,13 +6,11 @@
 namespace atom {
 
 MatrixView<const float> Runner::step(std::span<const Chunk> chunks) {
+  append(chunks);
   try {
-    append(chunks);
-    return model_->forward({tokens_, positions_, slots_, spans_}, *cache_, workspace_);
+    return forward();
   } catch (...) {
-    for (size_t i = 0; i < spans_.size(); ++i) {
-      chunks[i].table->truncate(spans_[i].context - spans_[i].n_rows);
-    }
+    take_back(chunks);
     throw;
   }
 }
@@ -22,15 +20,30 @@ void Runner::append(std::span<const Chunk> chunks) {
   positions_.clear();
   slots_.clear();
   spans_.clear();
-  for (const Chunk& chunk : chunks) {
-    const int64_t begin = chunk.table->length();
-    const auto rows = static_cast<int64_t>(chunk.tokens.size());
-    const auto first_row = static_cast<int64_t>(tokens_.size());
-    chunk.table->append(rows, slots_);
-    spans_.push_back({first_row, rows, begin + rows, chunk.table->blocks()});
-    tokens_.insert(tokens_.end(), chunk.tokens.begin(), chunk.tokens.end());
-    for (int64_t i = 0; i < rows; ++i) positions_.push_back(static_cast<int32_t>(begin + i));
+  try {
+    for (const Chunk& chunk : chunks) {
+      const int64_t begin = chunk.table->length();
+      const auto rows = static_cast<int64_t>(chunk.tokens.size());
+      const auto first_row = static_cast<int64_t>(tokens_.size());
+      chunk.table->append(rows, slots_);
+      spans_.push_back({first_row, rows, begin + rows, chunk.table->blocks()});
+      tokens_.insert(tokens_.end(), chunk.tokens.begin(), chunk.tokens.end());
+      for (int64_t i = 0; i < rows; ++i) positions_.push_back(static_cast<int32_t>(begin + i));
+    }
+  } catch (...) {
+    take_back(chunks);
+    throw;
   }
+}
+
+void Runner::take_back(std::span<const Chunk> chunks) {
+  for (size_t i = 0; i < spans_.size(); ++i) {
+    chunks[i].table->truncate(spans_[i].context - spans_[i].n_rows);
+  }
+}
+
+MatrixView<const float> Runner::forward() {
+  return model_->forward({tokens_, positions_, slots_, spans_}, *cache_, workspace_);
 }
 
 MatrixView<float> Runner::device_logits(MatrixView<const float> hidden) {

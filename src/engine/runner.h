@@ -50,10 +50,15 @@ class Runner {
   Runner(const Model& model, PagedKvCache& cache)
       : model_(&model), cache_(&cache), workspace_(model.device()) {}
 
-  /// Appends the tokens to the tables and returns the residual stream of all of them in order, [tokens,
-  /// hidden] in the device's memory, valid until the next call. The tables are as before when this throws (a
-  /// full cache, a token or position out of range).
+  /// append() and forward() in one: appends the tokens to the tables and returns the residual stream of all
+  /// of them in order, [tokens, hidden] in the device's memory, valid until the next call. The tables are as
+  /// before when this throws (a full cache, a token or position out of range).
   MatrixView<const float> step(std::span<const Chunk> chunks);
+
+  /// Makes room for the tokens in the tables: the step that forward() then computes, on whatever thread,
+  /// while the tables must not change. Throws Error as step() does; the tables are as before then.
+  void append(std::span<const Chunk> chunks);
+  MatrixView<const float> forward();
 
   /// answers[i] for queries[i], all on the device that has the logits; computed in pieces where there are
   /// very many rows. `hidden`: step's result.
@@ -79,7 +84,7 @@ class Runner {
  private:
   /// As logits(), in the device's memory.
   MatrixView<float> device_logits(MatrixView<const float> hidden);
-  void append(std::span<const Chunk> chunks);
+  void take_back(std::span<const Chunk> chunks);
 
   const Model* model_;
   PagedKvCache* cache_;

@@ -28,6 +28,10 @@ std::optional<int> first_cuda_device();
 /// is of an architecture that the build has no kernels for.
 CudaHandle open_cuda(int index);
 
+/// To be called on every thread but the one that opened the GPU, before it runs ops or moves memory there.
+/// One thread at a time does so.
+void cuda_use_on_this_thread(const DeviceContext& device);
+
 /// Waits for the GPU's work; throws Error when any of it failed.
 void cuda_synchronize(const DeviceContext& device);
 

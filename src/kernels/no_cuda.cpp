@@ -17,6 +17,8 @@ CudaHandle open_cuda(int) {
   throw UsageError("this build has no CUDA support (configure with -DATOM_CUDA=ON)");
 }
 
+void cuda_use_on_this_thread(const DeviceContext&) {}
+
 void cuda_synchronize(const DeviceContext&) {}
 
 CudaMemoryInfo cuda_memory_info(const DeviceContext&) {

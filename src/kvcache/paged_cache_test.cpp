@@ -29,6 +29,13 @@ TEST(PagedKvCache, BytesCountKeysValuesAndParameters) {
   EXPECT_EQ(cache.bytes(), 5 * 4 * 3 * 2 * 2 * (4 + 4));
 }
 
+TEST(PagedKvCache, FourBitsHoldThreeAndAHalfTimesTheTokens) {
+  EXPECT_EQ(kv_capacity_vs_f16({30, 3, 64}, KvFormat::int4), 256.0 / 72);
+  EXPECT_GE(kv_capacity_vs_f16({30, 3, 64}, KvFormat::int4), 3.5);
+  EXPECT_GE(kv_capacity_vs_f16({32, 8, 128}, KvFormat::int4), 3.7);
+  EXPECT_EQ(kv_capacity_vs_f16({32, 8, 128}, KvFormat::f16), 1);
+}
+
 TEST(PagedKvCache, LayersAreViewsOfTheirOwnMemory) {
   PagedKvCache cache(kShape, KvFormat::int4, 5, 4);
   std::set<std::byte*> starts;
@@ -58,37 +65,33 @@ TEST(PagedKvCache, FloatFormatsHaveNoParameters) {
   EXPECT_EQ(cache.layer(0).row_bytes(), 16);
 }
 
-TEST(PagedKvCache, HandsOutEveryBlockOnceThenIsFull) {
-  PagedKvCache cache(kShape, KvFormat::f16, 3);
-  std::set<int32_t> blocks;
-  for (int i = 0; i < 3; ++i) blocks.insert(cache.allocate());
-  EXPECT_EQ(blocks, (std::set<int32_t>{0, 1, 2}));
-  EXPECT_EQ(cache.free_blocks(), 0);
-  EXPECT_THROW(cache.allocate(), Error);
-  cache.release(1);
-  EXPECT_EQ(cache.free_blocks(), 1);
-  EXPECT_EQ(cache.allocate(), 1);
-}
-
 TEST(PagedKvCache, ACacheWithoutBlocksIsFull) {
   PagedKvCache cache(kShape, KvFormat::f16, 0);
   EXPECT_EQ(cache.bytes(), 0);
-  EXPECT_THROW(cache.allocate(), Error);
+  EXPECT_EQ(cache.free_blocks(), 0);
+  BlockTable table(cache);
+  std::vector<int64_t> slots;
+  EXPECT_THROW(table.append(1, slots), Error);
+}
+
+std::string error_of(int64_t n_blocks, int64_t block_size, Memory* memory = nullptr) {
+  try {
+    PagedKvCache(kShape, KvFormat::f32, n_blocks, block_size, memory);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "none";
 }
 
 TEST(PagedKvCache, SizesBeyondMemoryAreAnError) {
-  EXPECT_THROW(PagedKvCache(kShape, KvFormat::f32, int64_t{1} << 48), Error);
+  EXPECT_EQ(error_of(int64_t{1} << 46, 16),
+            "no memory for a KV cache of 1125899906842624 tokens (432345564227567616 bytes in f32)");
+  // Products that do not fit in 64 bits, among them one that comes out as 0.
+  EXPECT_EQ(error_of(int64_t{1} << 60, 16),
+            "no memory for a KV cache of 1152921504606846976 blocks of 16 tokens: more than 2^63 bytes");
+  EXPECT_NE(error_of(int64_t{1} << 62, 4).find("no memory for a KV cache"), std::string::npos);
+  EXPECT_NE(error_of(INT64_MAX, 1).find("no memory for a KV cache"), std::string::npos);
 }
-
-#ifndef NDEBUG
-TEST(PagedKvCacheDeathTest, GivingABlockBackTwiceIsABug) {
-  PagedKvCache cache(kShape, KvFormat::f16, 2);
-  const int32_t block = cache.allocate();
-  cache.release(block);
-  EXPECT_DEATH(cache.release(block), "used_");
-  EXPECT_DEATH(cache.release(7), "n_blocks_");
-}
-#endif
 
 TEST(BlockTable, SlotsFollowTheBlocks) {
   PagedKvCache cache(kShape, KvFormat::f16, 4, 4);

@@ -15,8 +15,8 @@ namespace atom::server {
 
 /// A request that has been read whole, within the server's limits.
 struct HttpRequest {
-  std::string method;  // "GET", "POST", ...
-  std::string path;    // percent-decoded, without the query: "/v1/models"
+  std::string method;  // "GET", "POST", ...; "GET" for HEAD too, whose body the server leaves out
+  std::string path;    // percent-decoded, well-formed UTF-8, without the query: "/v1/models"
   std::string query;   // as it came, without the question mark
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
   std::string body;
@@ -34,12 +34,13 @@ struct HttpResponse {
 
 /// The response to one request, in progress. Exactly one of send() and begin_stream() is to be called, once.
 /// All methods may be called from any thread and return at once; what a client that has gone would have got
-/// is dropped.
+/// is dropped. Destroyed without a response, the client gets status 500; without the end of a stream, its
+/// connection is broken off.
 class Exchange {
  public:
   virtual ~Exchange() = default;
 
-  /// The whole response.
+  /// The whole response, of any size.
   virtual void send(HttpResponse response) = 0;
 
   /// The head of a response whose body comes in pieces (server-sent events). `response.body` is its first
@@ -50,8 +51,8 @@ class Exchange {
   /// The body is complete.
   virtual void end() = 0;
 
-  /// `closed` is called once, on any thread, when the client goes (or is dropped as too slow) before the
-  /// response is complete; at once when that has happened already. It must not block.
+  /// `closed` is called once, on any thread, when the client goes (or is dropped as too slow) before send()
+  /// or end() has been called; at once when that has happened already. It must not block.
   virtual void on_closed(std::function<void()> closed) = 0;
 };
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "server/http.h"
@@ -21,12 +22,17 @@ struct HttpOptions {
   std::string tls_key;
   /// Keys of which a request must bring one as "Authorization: Bearer KEY"; none: no authentication.
   std::vector<std::string> api_keys;
+  /// Paths that need no key; unset: /health and /ready.
+  std::function<bool(std::string_view path)> needs_no_key;
   /// Origins that may call from a browser; "*": any; none: CORS is off.
   std::vector<std::string> cors_origins;
+  /// Of the request line and the headers (431 beyond).
   int64_t max_header_bytes = 16 << 10;
+  /// 413 beyond.
   int64_t max_body_bytes = 8 << 20;
+  /// Beyond, new ones are told so (503) and closed.
   int64_t max_connections = 1024;
-  /// To send a whole request, from its first byte on.
+  /// To send a whole request, from its first byte on (408 beyond), and for a new connection to begin one.
   std::chrono::milliseconds request_timeout{30'000};
   /// Until the next request of a connection that is kept alive.
   std::chrono::milliseconds idle_timeout{75'000};

@@ -31,6 +31,8 @@ class Memory {
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
   /// Device to host, behind the device's work so far; the bytes are there when it returns.
   virtual void download(void* to, const void* from, size_t bytes) = 0;
+  /// Within the device, in order with its work; the two ranges must not overlap.
+  virtual void copy(void* to, const void* from, size_t bytes) = 0;
 };
 
 }  // namespace atom

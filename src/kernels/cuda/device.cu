@@ -56,6 +56,10 @@ Device::~Device() {
   cudaStreamDestroy(stream_);
 }
 
+void Device::use_on_this_thread() {
+  ATOM_CUDA_CHECK(cudaSetDevice(index_));
+}
+
 void* Device::allocate(size_t bytes) {
   void* data = nullptr;
   const cudaError_t status = cudaMalloc(&data, bytes);
@@ -85,6 +89,10 @@ void Device::upload(void* to, const void* from, size_t bytes) {
 void Device::download(void* to, const void* from, size_t bytes) {
   ATOM_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_));
   synchronize();
+}
+
+void Device::copy(void* to, const void* from, size_t bytes) {
+  ATOM_CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_));
 }
 
 void Device::synchronize() {
@@ -146,6 +154,10 @@ std::optional<int> first_cuda_device() {
 CudaHandle open_cuda(int index) {
   auto device = std::make_shared<cuda::Device>(index);
   return {device, device.get(), device->description()};
+}
+
+void cuda_use_on_this_thread(const DeviceContext& device) {
+  if (device.cuda != nullptr) cuda::of(device).use_on_this_thread();
 }
 
 void cuda_synchronize(const DeviceContext& device) {

@@ -26,12 +26,15 @@ class Device final : public Memory {
   void release(void* data) noexcept override;
   void upload(void* to, const void* from, size_t bytes) override;
   void download(void* to, const void* from, size_t bytes) override;
+  void copy(void* to, const void* from, size_t bytes) override;
 
   cudaStream_t stream() const { return stream_; }
   int sm_count() const { return sm_count_; }
   /// The most of the GPU's memory that was in use, by whomever, when some was allocated here.
   size_t peak_memory() const { return peak_memory_; }
   const std::string& description() const { return description_; }
+  /// CUDA knows a current GPU for each thread.
+  void use_on_this_thread();
   /// Waits for the stream. Throws Error when any of its work failed.
   void synchronize();
 
