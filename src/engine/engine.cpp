@@ -118,18 +118,6 @@ EngineOptions checked(const Model& model, EngineOptions options) {
 
 }  // namespace
 
-std::string_view name_of(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::stop:
-      return "stop";
-    case FinishReason::length:
-      return "length";
-    case FinishReason::cancelled:
-      return "cancelled";
-  }
-  return "?";
-}
-
 class Engine::Impl {
  public:
   Impl(const Model& model, const text::Tokenizer& tokenizer, const EngineOptions& options)
@@ -191,6 +179,7 @@ class Engine::Impl {
     stats.waiting += inbox_requests_;
     stats.requests += static_cast<uint64_t>(inbox_requests_);
     stats.refused = refused_;
+    stats.failed = !failure_.empty();
     return stats;
   }
 

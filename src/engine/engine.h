@@ -69,6 +69,7 @@ struct EngineStats {
   uint64_t step_tokens = 0;    // of all steps
   double step_seconds = 0;     // from the begin of a step to the begin of the next, while there is work
   double forward_seconds = 0;  // of these, in the model's forward pass and sampling
+  bool failed = false;         // a step ended in an error: no request can be taken any more
 };
 
 /// Continuous batching over one model and one paged cache. At every step a scheduler (scheduler.h) packs

@@ -347,7 +347,7 @@ TEST_F(EngineCoreTest, CancellationAtEveryMoment) {
 
 TEST_F(EngineCoreTest, AThousandRandomRequests) {
   Random random(7);
-  EngineCore core = make(options_with(60, 40));
+  EngineCore core = make(options_with(28, 40));
   std::vector<Request> requests;
   std::vector<std::shared_ptr<Recorder>> recorders;
   std::vector<bool> cancelled;

@@ -59,18 +59,6 @@ class Answer {
 
 }  // namespace
 
-std::string_view name_of(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::stop:
-      return "stop";
-    case FinishReason::length:
-      return "length";
-    case FinishReason::cancelled:
-      return "cancelled";
-  }
-  return "?";
-}
-
 double GenerationResult::prefill_tokens_per_second() const {
   return rate(prompt_tokens - cached_tokens, prefill_seconds);
 }
@@ -101,6 +89,7 @@ GenerationResult Generator::generate(const GenerationRequest& request, const OnT
           context_);
   GenerationResult result;
   result.prompt_tokens = prompt_tokens;
+  request.sampling.validate(model_->config().vocab);
   Sampler sampler(request.sampling);
   const int64_t room = context_ - prompt_tokens;
   const int64_t limit = std::min(request.max_tokens.value_or(room), room);
@@ -160,15 +149,15 @@ MatrixView<const float> Generator::step(std::span<const int32_t> tokens) {
 }
 
 int32_t Generator::choose(MatrixView<const float> hidden, Sampler& sampler) {
-  if (sampler.penalizes()) {
-    const MatrixView<float> logits = runner_.logits(hidden);
-    return sampler.sample({logits.data, static_cast<size_t>(logits.cols)});
-  }
-  const SampleParams params = sampler.next();
-  int32_t token = -1;
-  runner_.sample(hidden, {&params, 1}, {&token, 1});
-  sampler.accept(token);
-  return token;
+  RowQuery query;
+  query.draw = true;
+  query.params = sampler.next();
+  query.changes = sampler.changes();
+  query.mask = sampler.mask();
+  RowAnswer answer;
+  runner_.evaluate(hidden, {&query, 1}, {&answer, 1});
+  sampler.accept(answer.token);
+  return answer.token;
 }
 
 int64_t Generator::keep_common_prefix(std::span<const int32_t> prompt) {

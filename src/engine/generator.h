@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/request.h"
 #include "engine/runner.h"
 #include "engine/sampler.h"
 #include "text/tokenizer.h"
@@ -25,15 +26,6 @@ struct GenerationRequest {
   /// Tokens that end the generation; they are not part of the text.
   std::vector<int32_t> stop_ids;
 };
-
-enum class FinishReason : uint8_t {
-  stop,      // a stop token or stop string
-  length,    // max_tokens, or the context is full
-  cancelled  // the caller's function said so
-};
-
-/// "stop", "length", "cancelled".
-std::string_view name_of(FinishReason reason);
 
 struct GenerationResult {
   std::string text;

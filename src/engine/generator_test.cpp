@@ -42,9 +42,9 @@ TEST_F(GeneratorTest, GreedyIsTheArgmaxOfTheWholeSequenceEveryTime) {
     Runner runner(*tiny_.model, cache);
     const Chunk chunk{&table, sequence};
     const auto hidden = runner.step({&chunk, 1});
-    const auto logits = runner.logits(hidden.row_range(hidden.rows - 1, hidden.rows));
-    const float* best = std::max_element(logits.data, logits.data + logits.cols);
-    EXPECT_EQ(token, best - logits.data);
+    const auto logits = tiny_.logits(hidden.row_range(hidden.rows - 1, hidden.rows));
+    const float* best = std::max_element(logits.data(), logits.data() + logits.cols());
+    EXPECT_EQ(token, best - logits.data());
     sequence.push_back(token);
   }
   EXPECT_EQ(result.prompt_tokens, 9);
@@ -202,14 +202,15 @@ TEST_F(GeneratorTest, SequencesOfABatchDoNotTouchEachOther) {
   Runner runner(*tiny_.model, cache);
   const auto one = tiny_.random_tokens(21, 1);
   const auto two = tiny_.random_tokens(13, 2);
-  const auto copy = [](MatrixView<float> view) {
-    return std::vector<float>(view.data, view.data + view.rows * view.cols);
+  const auto logits_of = [&](MatrixView<const float> hidden) {
+    const auto logits = tiny_.logits(hidden);
+    return std::vector<float>(logits.span().begin(), logits.span().end());
   };
   const auto alone = [&](const std::vector<int32_t>& tokens) {
     BlockTable table(cache);
     const Chunk chunk{&table, tokens};
     const auto hidden = runner.step({&chunk, 1});
-    return copy(runner.logits(hidden.row_range(hidden.rows - 1, hidden.rows)));
+    return logits_of(hidden.row_range(hidden.rows - 1, hidden.rows));
   };
   const auto logits_one = alone(one);
   const auto logits_two = alone(two);
@@ -224,8 +225,8 @@ TEST_F(GeneratorTest, SequencesOfABatchDoNotTouchEachOther) {
                                      {&table_two, std::span(two).subspan(6)}};
   const auto hidden = runner.step(second);
   ASSERT_EQ(hidden.rows, 8);
-  EXPECT_EQ(copy(runner.logits(hidden.row_range(0, 1))), logits_one);
-  EXPECT_EQ(copy(runner.logits(hidden.row_range(7, 8))), logits_two);
+  EXPECT_EQ(logits_of(hidden.row_range(0, 1)), logits_one);
+  EXPECT_EQ(logits_of(hidden.row_range(7, 8)), logits_two);
 }
 
 TEST_F(GeneratorTest, AStepThatFailsLeavesTheTablesAlone) {

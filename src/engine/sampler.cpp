@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cassert>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "base/random.h"
-#include "kernels/ops.h"
 
 namespace atom {
 namespace {
@@ -16,7 +16,7 @@ void require_range(bool condition, const char* name, const char* expected, doubl
 
 }  // namespace
 
-void SamplingParams::validate() const {
+void SamplingParams::validate(std::optional<int64_t> vocab) const {
   // Smaller temperatures would overflow float; they are greedy for every purpose.
   require_range(temperature == 0.0f || (temperature >= 1e-3f && temperature <= 100.0f), "temperature",
                 "0 (greedy) or 0.001 to 100", temperature);
@@ -25,27 +25,39 @@ void SamplingParams::validate() const {
   require_range(min_p >= 0.0f && min_p <= 1.0f, "min_p", "0 to 1", min_p);
   require_range(repetition_penalty >= 0.01f && repetition_penalty <= 100.0f, "repetition_penalty",
                 "0.01 to 100", repetition_penalty);
+  for (const auto& [name, penalty] :
+       {std::pair("presence_penalty", presence_penalty), std::pair("frequency_penalty", frequency_penalty)}) {
+    require_range(penalty >= -2.0f && penalty <= 2.0f, name, "-2 to 2", penalty);
+  }
+  std::unordered_set<int32_t> named;
+  for (const auto& [token, bias] : logit_bias) {
+    require_range(token >= 0 && token < vocab.value_or(INT64_MAX), "logit_bias", "a token of the vocabulary",
+                  token);
+    require_range(named.insert(token).second, "logit_bias", "a token once", token);
+    require_range(bias >= -100.0f && bias <= 100.0f, "logit_bias", "-100 to 100", bias);
+  }
 }
 
 Sampler::Sampler(const SamplingParams& params) : params_(params) {
   params.validate();
+  for (const auto& [token, bias] : params_.logit_bias) {
+    const size_t place = place_of(token);
+    seen_[place].bias = changes_[place].bias = bias;
+  }
+}
+
+size_t Sampler::place_of(int32_t token) {
+  const auto [found, is_new] = places_.try_emplace(token, changes_.size());
+  if (is_new) {
+    changes_.push_back({token, 1.0f, 0.0f});
+    seen_.emplace_back();
+  }
+  return found->second;
 }
 
 void Sampler::observe(int32_t token) {
   assert(token >= 0);
-  const auto index = static_cast<size_t>(token);
-  if (index >= seen_.size()) seen_.resize(index + 1);
-  if (seen_[index]) return;
-  seen_[index] = true;
-  seen_list_.push_back(token);
-}
-
-void Sampler::penalize(std::span<float> logits) const {
-  for (const int32_t token : seen_list_) {
-    assert(static_cast<size_t>(token) < logits.size());
-    float& logit = logits[static_cast<size_t>(token)];
-    logit = logit > 0 ? logit / params_.repetition_penalty : logit * params_.repetition_penalty;
-  }
+  if (params_.repetition_penalty != 1.0f) changes_[place_of(token)].divisor = params_.repetition_penalty;
 }
 
 SampleParams Sampler::next() const {
@@ -60,16 +72,13 @@ void Sampler::accept(int32_t token) {
   require(token >= 0, "no token can be chosen: none of the logits is finite");
   ++accepted_;
   observe(token);
-}
-
-int32_t Sampler::sample(std::span<float> logits) {
-  if (penalizes()) penalize(logits);
-  const auto vocab = static_cast<int64_t>(logits.size());
-  const SampleParams params = next();
-  int32_t token = -1;
-  run(DeviceContext{.isa = detect_cpu_isa()}, Sample{{logits.data(), 1, vocab}, {&params, 1}, {&token, 1}});
-  accept(token);
-  return token;
+  if (params_.presence_penalty == 0.0f && params_.frequency_penalty == 0.0f) return;
+  const size_t place = place_of(token);
+  Seen& seen = seen_[place];
+  ++seen.count;
+  // From the count every time: no rounding adds up.
+  changes_[place].bias =
+      seen.bias - params_.frequency_penalty * static_cast<float>(seen.count) - params_.presence_penalty;
 }
 
 }  // namespace atom

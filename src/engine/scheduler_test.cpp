@@ -225,7 +225,9 @@ TEST(Simulation, TenThousandRecordedRequestsAThousandAtATime) {
                 static_cast<long long>(tokens), static_cast<long long>(result.most_running),
                 static_cast<long long>(result.preemptions));
     RecordProperty("seconds", std::to_string(seconds));
-    if (n_blocks == 40'000) EXPECT_EQ(result.most_running, 1000);
+    if (n_blocks == 40'000) {
+      EXPECT_EQ(result.most_running, 1000);
+    }
     // What is computed again because of preemptions stays small.
     EXPECT_LT(static_cast<double>(result.computed_tokens), 1.3 * static_cast<double>(tokens + 10'000 * 110));
   }

@@ -32,6 +32,14 @@ struct TinyModel {
     return tokens;
   }
 
+  /// Logits [rows, vocab] of rows of a step's result.
+  Matrix<float> logits(MatrixView<const float> hidden) const {
+    Matrix<float> out(hidden.rows, model->config().vocab);
+    Workspace workspace(device);
+    model->logits(hidden, out.view(), workspace);
+    return out;
+  }
+
   test_support::TempDir files;
   ThreadPool pool{1};
   DeviceContext device;

@@ -33,11 +33,11 @@ double direct_perplexity(const TinyModel& tiny, const std::vector<int32_t>& toke
     BlockTable table(cache);
     Runner runner(*tiny.model, cache);
     const Chunk chunk{&table, piece};
-    const auto logits = runner.logits(runner.step({&chunk, 1}));
+    const auto logits = tiny.logits(runner.step({&chunk, 1}));
     double sum = 0.0;
     for (size_t t = 0; t + 1 < window; ++t) {
       const float* row = logits.row(static_cast<int64_t>(t));
-      sum -= exact(std::vector<float>(row, row + logits.cols), static_cast<size_t>(piece[t + 1]));
+      sum -= exact(std::vector<float>(row, row + logits.cols()), static_cast<size_t>(piece[t + 1]));
     }
     nll += sum / static_cast<double>(window - 1) * static_cast<double>(window);
   }

@@ -2,6 +2,7 @@
 #include "kernels/cpu/rope.h"
 #include "kernels/ops.h"
 #include "kernels/reference/fused.h"
+#include "kernels/reference/logits.h"
 #include "kernels/reference/rope.h"
 #include "kernels/reference/sample.h"
 
@@ -104,6 +105,18 @@ std::span<const Implementation<Argmax>> implementations() {
 template <>
 std::span<const Implementation<Sample>> implementations() {
   return kRowTable<Sample, cpu::sample, reference_sample>;
+}
+
+template <>
+std::span<const Implementation<ChangeLogits>> implementations() {
+  static constexpr Implementation<ChangeLogits> kTable[] = {{"reference", always, reference::change_logits}};
+  return kTable;
+}
+
+template <>
+std::span<const Implementation<TopColumns>> implementations() {
+  static constexpr Implementation<TopColumns> kTable[] = {{"reference", always, reference::top_columns}};
+  return kTable;
 }
 
 template <>

@@ -79,6 +79,14 @@ std::span<const Implementation<Sample>> cuda_implementations() {
   return {};
 }
 template <>
+std::span<const Implementation<ChangeLogits>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<TopColumns>> cuda_implementations() {
+  return {};
+}
+template <>
 std::span<const Implementation<PickColumns>> cuda_implementations() {
   return {};
 }

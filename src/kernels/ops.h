@@ -99,15 +99,6 @@ struct Sample {
   std::span<int32_t> out;
 };
 
-/// One change of one logit: l becomes (l > 0 ? l / divisor : l * divisor) + bias.
-struct LogitChange {
-  int32_t token;
-  float divisor;
-  float bias;
-
-  bool operator==(const LogitChange&) const = default;
-};
-
 /// Applies changes [first[t], first[t + 1]) to row t, in order, then sets the logits of tokens that its mask
 /// leaves out to -inf. logits [rows, vocab]; first [rows + 1]; mask_of[t] is a row of masks [masks,
 /// (vocab + 31) / 32] (bit b of word w: token 32 w + b stays), or -1.
@@ -119,9 +110,11 @@ struct ChangeLogits {
   std::span<const uint32_t> masks;
 };
 
+inline constexpr int64_t kMaxTopColumns = 32;
+
 /// The k largest x[t, ...], largest first, of equal ones the first column first. NaN and infinities are
-/// passed over; -1 and -inf where there are fewer. x [tokens, vocab]; columns, values [tokens, k]; k at
-/// most 32.
+/// passed over; -1 and -inf where there are fewer. x [tokens, vocab]; columns, values [tokens, k]; k 1 to
+/// kMaxTopColumns.
 struct TopColumns {
   MatrixView<const float> x;
   int64_t k;
@@ -297,6 +290,10 @@ std::span<const Implementation<Argmax>> implementations();
 template <>
 std::span<const Implementation<Sample>> implementations();
 template <>
+std::span<const Implementation<ChangeLogits>> implementations();
+template <>
+std::span<const Implementation<TopColumns>> implementations();
+template <>
 std::span<const Implementation<RandomFill>> implementations();
 template <>
 std::span<const Implementation<LinearFloat>> implementations();
@@ -328,6 +325,10 @@ template <>
 std::span<const Implementation<Argmax>> cuda_implementations();
 template <>
 std::span<const Implementation<Sample>> cuda_implementations();
+template <>
+std::span<const Implementation<ChangeLogits>> cuda_implementations();
+template <>
+std::span<const Implementation<TopColumns>> cuda_implementations();
 template <>
 std::span<const Implementation<RandomFill>> cuda_implementations();
 template <>

@@ -24,6 +24,15 @@ struct SampleParams {
   bool operator==(const SampleParams&) const = default;
 };
 
+/// One change of one logit, before a token is drawn: l becomes (l > 0 ? l / divisor : l * divisor) + bias.
+struct LogitChange {
+  int32_t token = 0;
+  float divisor = 1.0f;
+  float bias = 0.0f;
+
+  bool operator==(const LogitChange&) const = default;
+};
+
 /// Scalar definitions of the op Sample, common to all devices. Probabilities are integers, so that their sums
 /// are exact in any order.
 namespace sampling {
@@ -68,6 +77,10 @@ ATOM_HOST_DEVICE inline uint64_t share_of(float top_p, uint64_t total) {
 /// its own exceed this.
 ATOM_HOST_DEVICE inline uint64_t target_of(uint64_t random, uint64_t total) {
   return multiply_high(random, total);
+}
+
+ATOM_HOST_DEVICE inline float changed(float logit, const LogitChange& change) {
+  return (logit > 0.0f ? logit / change.divisor : logit * change.divisor) + change.bias;
 }
 
 /// A bound of min_p that the most likely token meets.

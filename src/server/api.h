@@ -3,6 +3,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -12,6 +14,8 @@
 #include "text/tokenizer.h"
 
 namespace atom::server {
+
+class Submitter;
 
 struct ApiOptions {
   /// The name under which /v1/models lists the model; requests must name it.
@@ -37,6 +41,8 @@ class Api {
  public:
   /// Engine and tokenizer must outlive it.
   Api(Engine& engine, const text::Tokenizer& tokenizer, ApiOptions options);
+  /// Over what stands for an engine (submitter.h).
+  Api(std::unique_ptr<Submitter> submitter, const text::Tokenizer& tokenizer, ApiOptions options);
   ~Api();
 
   /// Answers a request. Unknown paths get 404, known ones with another method 405.

@@ -90,7 +90,10 @@ class Subject {
       tables_.push_back(std::make_unique<BlockTable>(cache_));
       tables_.back()->append(context_, slots);
       tokens_.push_back(static_cast<int32_t>(i % config.vocab));
+      // Temperature 0.
+      queries_.push_back({.row = i, .draw = true});
     }
+    answers_.resize(queries_.size());
   }
 
   /// One step: the forward pass, logits, the most likely tokens, back on the host. Returns seconds.
@@ -102,9 +105,12 @@ class Subject {
     }
     const auto start = std::chrono::steady_clock::now();
     const MatrixView<const float> hidden = runner_.step(chunks);
-    runner_.greedy(hidden, tokens_);
+    runner_.evaluate(hidden, queries_, answers_);
     const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    for (const int32_t token : tokens_) require(token >= 0, "{}: the logits are not finite", name);
+    for (size_t i = 0; i < tokens_.size(); ++i) {
+      tokens_[i] = answers_[i].token;
+      require(tokens_[i] >= 0, "{}: the logits are not finite", name);
+    }
     return taken;
   }
 
@@ -128,6 +134,8 @@ class Subject {
   int64_t context_;
   std::vector<std::unique_ptr<BlockTable>> tables_;
   std::vector<int32_t> tokens_;
+  std::vector<RowQuery> queries_;
+  std::vector<RowAnswer> answers_;
 };
 
 void run_command(const Options& options) {
