@@ -223,6 +223,22 @@ def test_generate_follows_the_seed():
     assert any(text != first for text in others)
 
 
+def test_generate_takes_penalties_and_biases():
+    def generate(*options):
+        return run_json("generate", MODEL, *GENERATE, "--temperature", "0", "--ignore-eos", *options)["text"]
+
+    token = json.loads(run_ok("tokenize", MODEL, stdin="The harbour"))[-1]
+    repeated = run_ok("tokenize", MODEL, "--decode", stdin=json.dumps([token] * 20)).rstrip("\n")
+    assert generate("--logit-bias", f"{token}:100").strip() == repeated.strip()
+    plain = generate()
+    assert generate("--logit-bias", f"{token}:0", "--logit-bias", f"{token + 1}:-0") == plain
+    # Two more off every time: another token's turn comes before twenty are full.
+    assert generate("--logit-bias", f"{token}:20", "--frequency-penalty", "2").strip() != repeated.strip()
+    assert generate("--logit-bias", f"{token}:100", "--presence-penalty", "2").strip() == repeated.strip()
+    rewarded = generate("--presence-penalty", "-2", "--frequency-penalty", "-2")
+    assert rewarded != generate("--presence-penalty", "2", "--frequency-penalty", "2")
+
+
 def test_generate_counts():
     result = run_json("generate", MODEL, *GENERATE, "--temperature", "0")
     assert result["completion_tokens"] <= 20 and result["prompt_tokens"] > 0

@@ -74,9 +74,8 @@ void add_generate(CLI::App& app, Command& chosen) {
   CLI::App* command = app.add_subcommand("generate", "Go on from a prompt");
   command->footer(
       "The text is streamed to standard output. The steps of choosing a token, in this order: repetition "
-      "penalty; the "
-      "most likely token where the temperature is 0, else temperature, top-k, top-p, min-p and a draw. With "
-      "--json the "
+      "penalty; logit bias, frequency and presence penalty; the most likely token where the temperature is "
+      "0, else temperature, top-k, top-p, min-p and a draw. With --json the "
       "object has text, finish_reason (stop, length), prompt_tokens, completion_tokens, "
       "prefill_tokens_per_second, "
       "decode_tokens_per_second.\n\n"

@@ -1,11 +1,28 @@
 #include "generation_options.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "base/error.h"
 #include "engine/stop_tokens.h"
 
 namespace atom::cli {
+namespace {
+
+/// "TOKEN:BIAS".
+std::pair<int32_t, float> parse_logit_bias(const std::string& text) {
+  std::pair<int32_t, float> parsed;
+  const char* end = text.data() + text.size();
+  const auto [colon, token_error] = std::from_chars(text.data(), end, parsed.first);
+  if (token_error == std::errc() && colon != end && *colon == ':') {
+    const auto [stop, bias_error] = std::from_chars(colon + 1, end, parsed.second);
+    if (bias_error == std::errc() && stop == end) return parsed;
+  }
+  throw UsageError(
+      fmt::format("--logit-bias: expected a token id, ':' and a number, found '{}'", printable(text)));
+}
+
+}  // namespace
 
 void GenerationOptions::add_to(CLI::App& command) {
   command.add_option("--max-tokens", max_tokens, "Tokens to generate at most")
@@ -34,9 +51,26 @@ void GenerationOptions::add_to(CLI::App& command) {
   command
       .add_option("--repetition-penalty", sampling.repetition_penalty,
                   "Divide the logits of tokens that occurred already by this, multiply where negative (1: "
-                  "off); before "
-                  "everything else")
+                  "off); before everything else")
       ->capture_default_str();
+  command
+      .add_option("--presence-penalty", sampling.presence_penalty,
+                  "Take this off the logits of tokens that occurred in the answer, -2 to 2")
+      ->capture_default_str();
+  command
+      .add_option("--frequency-penalty", sampling.frequency_penalty,
+                  "Take this off them once for every time that they occurred, -2 to 2")
+      ->capture_default_str();
+  command
+      .add_option_function<std::vector<std::string>>(
+          "--logit-bias",
+          [this](const std::vector<std::string>& texts) {
+            for (const std::string& text : texts) sampling.logit_bias.push_back(parse_logit_bias(text));
+          },
+          "Add BIAS, -100 to 100, to the logit of TOKEN, an id (atom tokenize prints them); may be given "
+          "several times")
+      ->type_name("TOKEN:BIAS")
+      ->allow_extra_args(false);
   command.add_option("--seed", sampling.seed, "Seed of the draws; the same seed, the same answer")
       ->check(kWholeNumber)
       ->capture_default_str();

@@ -24,6 +24,10 @@ class Prober {
       add("silu * up", SiluMul{row<const float>(2 * config.intermediate), row<float>(config.intermediate)});
     }
     add_attention();
+    add("change logits", ChangeLogits{row<float>(config.vocab), {}, {}, {}, {}});
+    add("sample", Sample{row<const float>(config.vocab), {}, {}});
+    add("log-sum-exp", LogSumExp{row<const float>(config.vocab), {}});
+    add("top columns", TopColumns{row<const float>(config.vocab), 1, {}, {}});
     return std::move(choices_);
   }
 

@@ -24,8 +24,11 @@ TEST(GpuGenerator, DrawsTheTokensOfTheCpu) {
       {.temperature = 1.5f},
       {.temperature = 0.8f, .top_p = 0.9f},
       {.temperature = 2.0f, .top_k = 20, .top_p = 0.8f, .min_p = 0.05f},
-      // The penalty is the host's.
       {.temperature = 1.0f, .top_p = 0.95f, .repetition_penalty = 1.3f},
+      {.repetition_penalty = 1.1f,
+       .presence_penalty = 0.5f,
+       .frequency_penalty = 0.7f,
+       .logit_bias = {{3, 2.0f}, {17, -100.0f}}},
   };
   for (SamplingParams sampling : settings) {
     for (uint64_t seed = 0; seed < 3; ++seed) {

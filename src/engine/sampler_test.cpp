@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -85,7 +86,27 @@ TEST(SamplingParams, RangesAreChecked) {
   for (const float bad : {0.0f, -1.0f, kNaN, INFINITY}) {
     refused([bad](auto& params) { params.repetition_penalty = bad; });
   }
+  for (const float bad : {-2.01f, 2.01f, kNaN, INFINITY}) {
+    refused([bad](auto& params) { params.presence_penalty = bad; });
+    refused([bad](auto& params) { params.frequency_penalty = bad; });
+  }
+  for (const float bad : {-100.1f, 100.1f, kNaN, -INFINITY}) {
+    refused([bad](auto& params) { params.logit_bias = {{1, 0.0f}, {2, bad}}; });
+  }
+  refused([](auto& params) { params.logit_bias = {{-1, 1.0f}}; });
+  refused([](auto& params) { params.logit_bias = {{7, 1.0f}, {8, 1.0f}, {7, 1.0f}}; });
   EXPECT_NO_THROW(SamplingParams{}.validate());
+  SamplingParams extreme;
+  extreme.presence_penalty = -2.0f;
+  extreme.frequency_penalty = 2.0f;
+  extreme.logit_bias = {{0, -100.0f}, {9, 100.0f}};
+  EXPECT_NO_THROW(extreme.validate(10));
+  EXPECT_THROW(extreme.validate(9), UsageError);
+  try {
+    extreme.validate(9);
+  } catch (const UsageError& error) {
+    EXPECT_NE(std::string(error.what()).find("logit_bias"), std::string::npos) << error.what();
+  }
 }
 
 TEST(Sampler, GreedyTakesTheLargestAndOfEqualOnesTheFirst) {
@@ -195,6 +216,85 @@ TEST(Sampler, RepetitionPenaltyComesFirst) {
   // Negative ones are multiplied.
   std::vector<float> negative = {-1.0f, -1.0f, -1.0f, -1.5f};
   EXPECT_EQ(sample(sampler, negative), 3);
+}
+
+TEST(Sampler, PresenceCountsOnceAndFrequencyEveryTime) {
+  SamplingParams params;
+  params.presence_penalty = 0.5f;
+  params.frequency_penalty = 0.25f;
+  Sampler sampler(params);
+  // What the prompt holds does not count.
+  sampler.observe(0);
+  EXPECT_TRUE(sampler.changes().empty());
+  sampler.accept(3);
+  sampler.accept(3);
+  sampler.accept(5);
+  sampler.accept(3);
+  EXPECT_EQ(std::vector(sampler.changes().begin(), sampler.changes().end()),
+            (std::vector<LogitChange>{{3, 1.0f, -1.25f}, {5, 1.0f, -0.75f}}));
+  // Negative ones reward.
+  params.presence_penalty = -2.0f;
+  params.frequency_penalty = 0.0f;
+  Sampler rewarding(params);
+  rewarding.accept(1);
+  rewarding.accept(1);
+  std::vector<float> logits = {1.5f, 0.0f};
+  EXPECT_EQ(sample(rewarding, logits), 1);
+  EXPECT_EQ(logits[1], 2.0f);
+}
+
+TEST(Sampler, ALongAnswersPenaltyIsTheProductOfItsCount) {
+  SamplingParams params;
+  params.frequency_penalty = 0.1f;
+  Sampler sampler(params);
+  for (int i = 0; i < 100000; ++i) sampler.accept(2);
+  ASSERT_EQ(sampler.changes().size(), 1u);
+  EXPECT_EQ(sampler.changes()[0].bias, -0.1f * 100000.0f);
+}
+
+TEST(Sampler, BiasAndAllPenaltiesOfOneTokenAreOneChange) {
+  SamplingParams params;
+  params.repetition_penalty = 2.0f;
+  params.presence_penalty = 1.0f;
+  params.frequency_penalty = 0.5f;
+  params.logit_bias = {{4, 10.0f}, {1, -100.0f}};
+  Sampler sampler(params);
+  sampler.observe(4);
+  sampler.observe(2);
+  sampler.accept(4);
+  sampler.accept(0);
+  sampler.accept(4);
+  EXPECT_EQ(
+      std::vector(sampler.changes().begin(), sampler.changes().end()),
+      (std::vector<LogitChange>{{4, 2.0f, 8.0f}, {1, 1.0f, -100.0f}, {2, 2.0f, 0.0f}, {0, 2.0f, -1.5f}}));
+  // The repetition penalty first: 8 / 2 + 8, not (8 + 8) / 2.
+  std::vector<float> logits = {0.0f, 100.0f, 3.0f, 11.9f, 8.0f};
+  EXPECT_EQ(sample(sampler, logits), 4);
+  EXPECT_EQ(logits[4], 12.0f);
+}
+
+TEST(Sampler, NothingAskedForNothingChanged) {
+  Sampler sampler(warm());
+  sampler.observe(1);
+  sampler.accept(2);
+  EXPECT_TRUE(sampler.changes().empty());
+  EXPECT_TRUE(sampler.mask().empty());
+}
+
+TEST(Sampler, AMaskStaysUntilTheNextOne) {
+  Sampler sampler(warm());
+  sampler.set_mask({0b01010});
+  for (int i = 0; i < 50; ++i) {
+    std::vector<float> logits = halves();
+    const int32_t token = sample(sampler, logits);
+    EXPECT_TRUE(token == 1 || token == 3) << token;
+  }
+  sampler.set_mask({0});
+  std::vector<float> logits = halves();
+  EXPECT_THROW(sample(sampler, logits), Error);
+  sampler.set_mask({});
+  logits = halves();
+  EXPECT_GE(sample(sampler, logits), 0);
 }
 
 TEST(Sampler, TheSeedDecides) {

@@ -97,12 +97,6 @@ std::span<const Implementation<PickColumns>> implementations() {
 }
 
 template <>
-std::span<const Implementation<Argmax>> implementations() {
-  static constexpr Implementation<Argmax> kTable[] = {{"reference", always, reference::argmax}};
-  return kTable;
-}
-
-template <>
 std::span<const Implementation<Sample>> implementations() {
   return kRowTable<Sample, cpu::sample, reference_sample>;
 }

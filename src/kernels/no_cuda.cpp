@@ -71,10 +71,6 @@ std::span<const Implementation<RandomFill>> cuda_implementations() {
   return {};
 }
 template <>
-std::span<const Implementation<Argmax>> cuda_implementations() {
-  return {};
-}
-template <>
 std::span<const Implementation<Sample>> cuda_implementations() {
   return {};
 }

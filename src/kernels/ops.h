@@ -82,15 +82,9 @@ struct PickColumns {
   std::span<float> out;
 };
 
-/// out[t] = the column of the largest x[t, ...], of equal ones the first. NaN and +inf are passed over; -1
-/// for a row without a finite element. x [tokens, vocab].
-struct Argmax {
-  MatrixView<const float> x;
-  std::span<int32_t> out;
-};
-
 /// out[t] = a token drawn from the softmax of logits[t, ...] / temperature, [rows, vocab], as params[t] says:
-/// of the tokens that top-k keeps, then top-p of those, then min-p. Temperature 0: as Argmax. NaN and
+/// of the tokens that top-k keeps, then top-p of those, then min-p. Temperature 0: the
+/// largest logit's, of equal ones the first. NaN and
 /// infinities are passed over; -1 for a row without a finite logit. vocab at most sampling::kMaxVocabulary.
 /// The same tokens on every device, whatever else is in the batch (docs/numerics.md, "Sampling").
 struct Sample {
@@ -286,8 +280,6 @@ std::span<const Implementation<LogSumExp>> implementations();
 template <>
 std::span<const Implementation<PickColumns>> implementations();
 template <>
-std::span<const Implementation<Argmax>> implementations();
-template <>
 std::span<const Implementation<Sample>> implementations();
 template <>
 std::span<const Implementation<ChangeLogits>> implementations();
@@ -321,8 +313,6 @@ template <>
 std::span<const Implementation<LogSumExp>> cuda_implementations();
 template <>
 std::span<const Implementation<PickColumns>> cuda_implementations();
-template <>
-std::span<const Implementation<Argmax>> cuda_implementations();
 template <>
 std::span<const Implementation<Sample>> cuda_implementations();
 template <>

@@ -87,8 +87,6 @@ std::string error_of(int64_t n_blocks, int64_t block_size, Memory* memory = null
 }
 
 TEST(PagedKvCache, SizesBeyondMemoryAreAnError) {
-  EXPECT_EQ(error_of(int64_t{1} << 46, 16),
-            "no memory for a KV cache of 1125899906842624 tokens (432345564227567616 bytes in f32)");
   // Products that do not fit in 64 bits, among them one that comes out as 0.
   EXPECT_EQ(error_of(int64_t{1} << 60, 16),
             "no memory for a KV cache of 1152921504606846976 blocks of 16 tokens: more than 2^63 bytes");
@@ -243,16 +241,26 @@ TEST(PagedKvCache, CopiesABlockInEveryLayerAndNothingElse) {
   }
 }
 
-TEST(PagedKvCache, MemoryOfADeviceThatIsFullIsAnError) {
-  class Full final : public Memory {
-    void* allocate(size_t) override { throw OutOfDeviceMemory("3 of 4 bytes are free"); }
-    void release(void*) noexcept override {}
-    void upload(void*, const void*, size_t) override {}
-    void download(void*, const void*, size_t) override {}
-    void copy(void*, const void*, size_t) override {}
-  };
-  Full full;
-  EXPECT_EQ(error_of(1, 4, &full),
+/// Memory of which nothing is left, for which it throws `Thrown`.
+template <class Thrown>
+class FullMemory final : public Memory {
+ public:
+  explicit FullMemory(Thrown thrown) : thrown_(std::move(thrown)) {}
+  void* allocate(size_t) override { throw thrown_; }
+  void release(void*) noexcept override {}
+  void upload(void*, const void*, size_t) override {}
+  void download(void*, const void*, size_t) override {}
+  void copy(void*, const void*, size_t) override {}
+
+ private:
+  Thrown thrown_;
+};
+
+TEST(PagedKvCache, MemoryThatIsFullIsAnError) {
+  FullMemory host{std::bad_alloc()};
+  EXPECT_EQ(error_of(1, 4, &host), "no memory for a KV cache of 4 tokens (1536 bytes in f32)");
+  FullMemory device{OutOfDeviceMemory("3 of 4 bytes are free")};
+  EXPECT_EQ(error_of(1, 4, &device),
             "no memory for a KV cache of 4 tokens (1536 bytes in f32): 3 of 4 bytes are free");
 }
 

@@ -3,6 +3,7 @@
 #include "kernels/cuda/baseline/linear.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/fused/fused.h"
+#include "kernels/cuda/fused/logit_ops.h"
 #include "kernels/cuda/fused/pick_columns.h"
 #include "kernels/cuda/fused/random_fill.h"
 #include "kernels/cuda/fused/sample.h"
@@ -72,8 +73,12 @@ void run_pick_columns(const DeviceContext& device, const PickColumns& op) {
   pick_columns(op, of(device).stream());
 }
 
-void run_argmax(const DeviceContext& device, const Argmax& op) {
-  argmax({matrix(op.x), op.out.data()}, of(device).stream());
+void run_change_logits(const DeviceContext& device, const ChangeLogits& op) {
+  change_logits(op, of(device).stream());
+}
+
+void run_top_columns(const DeviceContext& device, const TopColumns& op) {
+  top_columns(op, of(device).stream());
 }
 
 void run_sample(const DeviceContext& device, const Sample& op) {
@@ -186,7 +191,8 @@ constexpr Implementation<SiluMul> kSiluMul[] = {{"cuda", always, run_silu_mul}};
 constexpr Implementation<SiluMulQuantize> kSiluMulQuantize[] = {{"cuda", always, run_silu_mul_quantize}};
 constexpr Implementation<LogSumExp> kLogSumExp[] = {{"cuda", always, run_log_sum_exp}};
 constexpr Implementation<PickColumns> kPickColumns[] = {{"cuda", always, run_pick_columns}};
-constexpr Implementation<Argmax> kArgmax[] = {{"cuda", always, run_argmax}};
+constexpr Implementation<ChangeLogits> kChangeLogits[] = {{"cuda", always, run_change_logits}};
+constexpr Implementation<TopColumns> kTopColumns[] = {{"cuda", always, run_top_columns}};
 constexpr Implementation<Sample> kSample[] = {{"cuda", always, run_sample}};
 constexpr Implementation<RandomFill> kRandomFill[] = {{"cuda", always, run_random_fill}};
 constexpr Implementation<RopeAppend> kRopeAppend[] = {{"cuda", always, run_rope_append}};
@@ -279,8 +285,13 @@ std::span<const Implementation<PickColumns>> cuda_implementations() {
 }
 
 template <>
-std::span<const Implementation<Argmax>> cuda_implementations() {
-  return cuda::kArgmax;
+std::span<const Implementation<ChangeLogits>> cuda_implementations() {
+  return cuda::kChangeLogits;
+}
+
+template <>
+std::span<const Implementation<TopColumns>> cuda_implementations() {
+  return cuda::kTopColumns;
 }
 
 template <>

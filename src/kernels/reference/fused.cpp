@@ -211,17 +211,6 @@ void random_fill(const DeviceContext& device, const RandomFill& op) {
   });
 }
 
-void argmax(const DeviceContext&, const Argmax& op) {
-  for (int64_t t = 0; t < op.x.rows; ++t) {
-    const float* row = op.x.row(t);
-    int32_t best = -1;
-    for (int64_t i = 0; i < op.x.cols; ++i) {
-      if (std::isfinite(row[i]) && (best < 0 || row[i] > row[best])) best = static_cast<int32_t>(i);
-    }
-    op.out[static_cast<size_t>(t)] = best;
-  }
-}
-
 void pick_columns(const DeviceContext&, const PickColumns& op) {
   for (size_t t = 0; t < op.columns.size(); ++t) op.out[t] = op.x(static_cast<int64_t>(t), op.columns[t]);
 }

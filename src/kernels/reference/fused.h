@@ -17,7 +17,6 @@ void silu_mul(const DeviceContext& device, const SiluMul& op);
 void silu_mul_quantize(const DeviceContext& device, const SiluMulQuantize& op);
 void log_sum_exp(const DeviceContext& device, const LogSumExp& op);
 void random_fill(const DeviceContext& device, const RandomFill& op);
-void argmax(const DeviceContext& device, const Argmax& op);
 void pick_columns(const DeviceContext& device, const PickColumns& op);
 
 }  // namespace atom::reference

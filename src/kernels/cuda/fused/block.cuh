@@ -35,19 +35,4 @@ __device__ inline uint64_t best_key(float value, uint32_t index) {
 }
 inline constexpr uint64_t kNoKey = ~uint64_t{0};
 
-/// The best key of a row of logits, by all threads; NaN and infinities are passed over.
-__device__ inline uint64_t best_of_row(const float* x, int64_t n, uint64_t* shared) {
-  float largest = -INFINITY;
-  uint32_t at = 0;
-#pragma unroll 8
-  for (int64_t i = threadIdx.x; i < n; i += kRowThreads) {
-    const float f = x[i];
-    if (f > largest && f < INFINITY) {
-      largest = f;
-      at = static_cast<uint32_t>(i);
-    }
-  }
-  return block_min(largest > -INFINITY ? best_key(largest, at) : kNoKey, shared);
-}
-
 }  // namespace atom::cuda::fused

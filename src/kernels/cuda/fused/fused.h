@@ -133,14 +133,6 @@ struct LogSumExpArgs {
 };
 void log_sum_exp(const LogSumExpArgs& args, cudaStream_t stream);
 
-/// out[r] = the token of the largest logit, of equal ones the smallest id. NaN and +inf are passed over; -1
-/// for a row without a finite logit. logits f32.
-struct ArgmaxArgs {
-  ConstMatrix logits;
-  int32_t* out = nullptr;
-};
-void argmax(const ArgmaxArgs& args, cudaStream_t stream);
-
 /// out = x, rounded to nearest even; f32 to f16 or bf16, or f16 or bf16 to f32. Overflow gives infinity.
 struct ConvertArgs {
   const void* x = nullptr;

@@ -1,7 +1,6 @@
-// LogSumExp and argmax over logits [rows, vocab] f32, a block a row.
-// LogSumExp: the maximum, then the 16 interleaved sums of every block of 1,024 logits, a chain of 64 terms a
-// thread, then one thread adds them up in double in ascending order: numerics::sum_of_exp to the bit. Argmax:
-// the least of keys made of value (descending) and id.
+// LogSumExp over logits [rows, vocab] f32, a block a row: the maximum, then the 16 interleaved sums of every
+// block of 1,024 logits, a chain of 64 terms a thread, then one thread adds them up in double in ascending
+// order: numerics::sum_of_exp to the bit.
 
 #include "kernels/cuda/fused/block.cuh"
 #include "kernels/cuda/fused/dispatch.h"
@@ -11,15 +10,6 @@ namespace atom::cuda {
 namespace {
 
 using namespace fused;
-
-__global__ void __launch_bounds__(kRowThreads)
-    argmax_kernel(const float* logits, int64_t vocab, int64_t stride, int32_t* out) {
-  __shared__ uint64_t shared[kRowWarps];
-  launch_dependents();
-  wait_for_dependencies();
-  const uint64_t best = best_of_row(logits + blockIdx.x * stride, vocab, shared);
-  if (threadIdx.x == 0) out[blockIdx.x] = best == kNoKey ? -1 : static_cast<int32_t>(best & 0xFFFFFFFFu);
-}
 
 __global__ void __launch_bounds__(kRowThreads)
     log_sum_exp_kernel(const float* logits, int64_t vocab, int64_t stride, double* out) {
@@ -59,14 +49,6 @@ void log_sum_exp(const LogSumExpArgs& args, cudaStream_t stream) {
   launch(log_sum_exp_kernel, dim3(static_cast<unsigned>(x.rows)), kRowThreads,
          static_cast<size_t>(chains) * sizeof(float), stream, {}, static_cast<const float*>(x.data), x.cols,
          x.stride, args.out);
-}
-
-void argmax(const ArgmaxArgs& args, cudaStream_t stream) {
-  const ConstMatrix& x = args.logits;
-  expect(x.dtype == DType::f32 && x.cols > 0 && x.cols < INT32_MAX, "argmax: logits are f32");
-  if (x.rows == 0) return;
-  launch(argmax_kernel, dim3(static_cast<unsigned>(x.rows)), kRowThreads, 0, stream, {},
-         static_cast<const float*>(x.data), x.cols, x.stride, args.out);
 }
 
 }  // namespace atom::cuda

@@ -24,15 +24,6 @@ Matrix<float> logits_of(Random& random, int64_t rows, int64_t vocab) {
   return x;
 }
 
-int32_t argmax_of(const float* x, int64_t n) {
-  int32_t best = -1;
-  for (int64_t i = 0; i < n; ++i) {
-    if (!(x[i] < INFINITY) || x[i] == -INFINITY) continue;
-    if (best < 0 || x[i] > x[best]) best = static_cast<int32_t>(i);
-  }
-  return best;
-}
-
 TEST(CudaLogSumExp, EqualsTheReferenceButForTheLogarithm) {
   ATOM_NEEDS_GPU();
   Random random(6);
@@ -54,19 +45,6 @@ TEST(CudaLogSumExp, EqualsTheReferenceButForTheLogarithm) {
         EXPECT_NEAR(found[r], expected[r], std::fabs(expected[r]) * 0x1p-51) << vocab << ' ' << r;
       }
     }
-  }
-}
-
-TEST(CudaArgmax, TakesTheFirstLargest) {
-  ATOM_NEEDS_GPU();
-  Random random(7);
-  for (const int64_t vocab : kVocabularies) {
-    Matrix<float> x = logits_of(random, 12, vocab);
-    DeviceMatrix device_x(DType::f32, x, 1);
-    DeviceArray<int32_t> out(12);
-    argmax({device_x.view(), out.data()}, nullptr);
-    const auto found = out.read();
-    for (int64_t r = 0; r < 12; ++r) EXPECT_EQ(found[static_cast<size_t>(r)], argmax_of(x.row(r), vocab));
   }
 }
 
