@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from atom_cli import run_json
-from serve_fixture import DOCS, Server, needs_real_model, packed_real_model
+from serve_fixture import DOCS, MODEL, SHAREGPT, Server, packed_real_model
 
-pytestmark = needs_real_model
+pytestmark = pytest.mark.skipif(not MODEL or not SHAREGPT, reason="ATOM_TEST_MODEL or ATOM_TEST_SHAREGPT is not set")
 
 QUESTIONS = [
     ("The capital of France is", [" Paris", " London", " a river", " blue cheese"], 0),

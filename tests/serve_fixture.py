@@ -15,16 +15,12 @@ import threading
 import time
 import urllib.parse
 
-import pytest
-
 from atom_cli import BINARY, GOLDEN, run_json
 
 MODEL = os.environ.get("ATOM_TEST_MODEL")
 SHAREGPT = os.environ.get("ATOM_TEST_SHAREGPT")
 TINY_MODEL = GOLDEN / "gqa_tied_f32"  # 256 positions, 320 tokens, a chat template
 DOCS = GOLDEN.parents[1] / "docs"
-
-needs_real_model = pytest.mark.skipif(not MODEL or not SHAREGPT, reason="ATOM_TEST_MODEL or ATOM_TEST_SHAREGPT is not set")
 
 
 class Server:
