@@ -6,32 +6,26 @@ import pathlib
 
 import pytest
 
-from atom_cli import GOLDEN, run_json, run_ok
+from atom_cli import run_json, run_ok
+from serve_fixture import MODEL, SHAREGPT, packed_real_model
 
-MODEL = os.environ.get("ATOM_TEST_MODEL")
-SHAREGPT = os.environ.get("ATOM_TEST_SHAREGPT")
 DATA = os.environ.get("ATOM_TEST_DATA")
 
 pytestmark = pytest.mark.skipif(not MODEL or not SHAREGPT, reason="ATOM_TEST_MODEL or ATOM_TEST_SHAREGPT is not set")
 
-CALIB = ["--calib", SHAREGPT, "--samples", "4", "--sample-length", "512"]
 EVAL = ["--text", SHAREGPT, "--skip", "2000", "--limit", "50", "--windows", "4", "--window", "512"]
 
 
-@pytest.fixture(scope="module", name="text")
-def fixture_text(tmp_path_factory):
-    """A text of more than one window of 2,048 tokens."""
-    path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text("\n".join(file.read_text() for file in sorted((GOLDEN.parents[1] / "docs").glob("*.md"))))
-    return path
-
-
 @pytest.fixture(scope="module", name="quantized")
-def fixture_quantized(tmp_path_factory, text):
+def fixture_quantized():
     """(packed directory, what quantize said of it)."""
-    out = tmp_path_factory.mktemp("real") / "packed"
-    said = run_json("quantize", MODEL, "-o", out, "--recipe", "atom", *CALIB, "--eval-text", text, "--eval-windows", "1", timeout=600)
-    return out, said
+    return packed_real_model()
+
+
+@pytest.fixture(scope="module", name="text")
+def fixture_text(quantized):
+    """The text that quantize measured it on, of more than one window of 2,048 tokens."""
+    return quantized[0].parent / "text.txt"
 
 
 @pytest.fixture(scope="module", name="packed")
