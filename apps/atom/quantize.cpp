@@ -306,7 +306,8 @@ void add_recipe_options(CLI::App& command, const std::shared_ptr<Options>& optio
   option("--outlier-bits", set.outlier_bits, "Bits of outlier channels: 8 (INT8) or 16 (FP16)");
   option("--activation-clip", set.activation_clip,
          "Factor on the largest magnitude of an activation group, (0, 1]");
-  option("--weight-clip", set.weight_clip, "Factor on the largest magnitude of a weight group, (0, 1]");
+  option("--weight-clip", set.weight_clip,
+         "Factor on the largest magnitude of a weight group (integer scales: of a row), (0, 1]");
   flag("search-clips", set.search_clips, "Search both clips on the calibration text",
        "Use the two fixed clips");
   flag("gptq", set.gptq, "Round weights by GPTQ", "Round weights to nearest");

@@ -54,9 +54,13 @@ struct InverseFactor {
   bool* positive_definite;
 };
 
-/// How scales of INT4 weights are chosen: null `importance`: the group's largest magnitude times `clip`;
-/// otherwise that clip from 1 down to 0.5 whose error, weighted by `importance` [k] of the channels, is the
-/// least. INT8 outliers are never clipped.
+/// How scales of INT4 weights are chosen. INT8 outliers are never clipped.
+///
+/// FP16 scales: null `importance`: the group's largest magnitude times `clip`; otherwise that clip from 1
+/// down to 0.5 whose squared error, weighted by `importance` [k] of the channels, is the least.
+/// Integer scales: the row's unit by its largest magnitude times `clip`; of every group the multiplier whose
+/// squared error is the least, weighted by `importance`. Null: by quant_scales::gptq_importance in GPTQ, all
+/// alike elsewhere.
 struct ScaleRule {
   float clip;
   const double* importance;

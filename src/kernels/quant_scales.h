@@ -24,11 +24,19 @@ ATOM_HOST_DEVICE inline float candidate_scale(float largest, int step) {
   return numerics::symmetric_scale(largest, clip, kInt4Max);
 }
 
-/// The weighted squared error of an INT4 weight.
+/// The weighted squared error of an INT4 weight. Errors of a group add up in kErrorSums partial sums, that of
+/// column c in sum c mod kErrorSums, columns ascending; these are folded 16 + 16, 8 + 8, 4 + 4, 2 + 2, 1 + 1.
+inline constexpr int kErrorSums = 32;
 ATOM_HOST_DEVICE inline double squared_error(float weight, double importance, float scale, float inverse) {
   const auto q = static_cast<float>(numerics::quantize(weight, inverse, kInt4Low, kInt4Max));
   const double difference = static_cast<double>(weight) - static_cast<double>(q * scale);
   return importance * difference * difference;
+}
+
+/// What GPTQ weighs the squared error of a column by: quantizing it with error e adds (e / diagonal)^2 to the
+/// squared error of the outputs, once the columns behind it are adjusted. `diagonal` is U[c, c] > 0.
+ATOM_HOST_DEVICE inline double gptq_importance(float diagonal) {
+  return 1.0 / (static_cast<double>(diagonal) * static_cast<double>(diagonal));
 }
 
 /// The scale of INT8 outliers: never clipped.
@@ -37,9 +45,9 @@ ATOM_HOST_DEVICE inline float outlier_scale(float largest) {
 }
 
 // Integer scales (kernels/integer_scales.h) of a row. Its unit is chosen before anything of it is quantized:
-// integer_scales::weight_unit() of the largest of what its groups ask for, each by its rule's clip (a search
-// is yet to clip: 1), and of outlier_scale(). A group's multiplier is chosen when its turn comes, from the
-// values at that moment.
+// integer_scales::weight_unit() of the largest of what its groups ask for, each by its rule's clip, and of
+// outlier_scale(). A group's multiplier is chosen when its turn comes, from the values at that moment: the
+// one with the least error.
 
 /// The largest multiplier up to `most` whose multiple is a finite fp16.
 ATOM_HOST_DEVICE inline int most_multiples(float unit, int most) {
@@ -47,13 +55,7 @@ ATOM_HOST_DEVICE inline int most_multiples(float unit, int most) {
   return finite < static_cast<float>(most) ? static_cast<int>(finite) : most;
 }
 
-/// The scale of a group with a fixed clip, where `scale` is what its values ask for: the nearest multiple.
-ATOM_HOST_DEVICE inline float group_multiple(float scale, float unit) {
-  const int most = most_multiples(unit, integer_scales::kMostOfGroup);
-  return unit * integer_scales::group_multiplier(scale, numerics::inverse_scale(unit), most);
-}
-
-/// The scales that a search tries, ascending; of those with the least error it takes the first.
+/// The scales that a group can have, ascending; of those with the least error it takes the first.
 ATOM_HOST_DEVICE inline int multiple_count(float unit) {
   return most_multiples(unit, integer_scales::kMostOfGroup);
 }

@@ -152,6 +152,87 @@ INSTANTIATE_TEST_SUITE_P(Layouts, GptqTest,
                                            Case{{320, 64, 64, OutlierType::int8, true}, 1},
                                            Case{{200, 0, 128, OutlierType::int8, true}, 100}));
 
+Matrix<float> upper_factor(const DeviceContext& device, const Matrix<float>& x,
+                           const std::vector<int32_t>& order) {
+  Matrix<float> gram(x.cols(), x.cols()), upper(x.cols(), x.cols());
+  run(device, AddGram{x.view(), gram.view()});
+  bool positive_definite = false;
+  run(device, InverseFactor{gram.view(), order.data(), 10.0, upper.view(), &positive_definite});
+  EXPECT_TRUE(positive_definite);
+  return upper;
+}
+
+float largest_magnitude(const Matrix<float>& w, int64_t row, int64_t begin, int64_t end) {
+  float largest = 0;
+  for (int64_t c = begin; c < end; ++c) largest = std::max(largest, std::fabs(w(row, c)));
+  return largest;
+}
+
+/// Of integer scales the first group's multiplier, whose weights nothing has changed yet, is the best of all
+/// by GPTQ's own weighting of errors, or by the caller's where there is one.
+TEST(Gptq, MultipliersHaveTheLeastLoss) {
+  const ChannelLayout layout{160, 32, 64, OutlierType::int8, true};
+  const DeviceContext device{nullptr, CpuIsa::reference};
+  std::vector<int32_t> order(160);
+  for (int32_t i = 0; i < 160; ++i) order[static_cast<size_t>(i)] = (i * 7 + 3) % 160;
+  const Matrix<float> upper = upper_factor(device, activations(layout.k, 3), order);
+  std::vector<double> own, given;
+  for (int64_t c = 0; c < layout.k; ++c) {
+    own.push_back(1 / std::pow(static_cast<double>(upper(c, c)), 2));
+    given.push_back(c % 3 == 0 ? 1.0 : 0.01);
+  }
+  const Matrix<float> w = weights(100, layout.k, 4);
+  for (const bool is_given : {false, true}) {
+    const std::vector<double>& importance = is_given ? given : own;
+    Matrix<float> carried = copy_of(w);
+    LowBitStorage stored(w.rows(), layout);
+    run(device, GptqWeight{carried.view(),
+                           upper.view(),
+                           {0.85f, is_given ? given.data() : nullptr},
+                           128,
+                           target_of(stored)});
+    for (int64_t r = 0; r < w.rows(); ++r) {
+      const auto row_scales = stored.scales.data() + r * layout.groups();
+      const float normals = largest_magnitude(w, r, 0, layout.k_normal());
+      const float outliers = largest_magnitude(w, r, layout.k_normal(), layout.k);
+      const float unit =
+          integer_scales::weight_unit(round_to_half(0.85f * normals / 7), round_to_half(outliers / 127));
+      const auto loss = [&](float scale) {
+        double sum = 0;
+        for (int64_t c = 0; c < layout.group; ++c) {
+          const float q = std::clamp(std::nearbyint(w(r, c) / scale), -8.0f, 7.0f);
+          sum += importance[static_cast<size_t>(c)] * std::pow(static_cast<double>(w(r, c) - q * scale), 2);
+        }
+        return sum;
+      };
+      for (int m = 1; m <= 16; ++m) {
+        const double other = loss(static_cast<float>(m) * unit);
+        ASSERT_LE(loss(half_to_float(row_scales[0])), other * (1 + 1e-5)) << is_given << ' ' << r << ' ' << m;
+      }
+    }
+  }
+}
+
+/// Multiples are searched with a fixed clip too, FP16 scales are not. (Outliers, none here, would be
+/// coarser.)
+TEST(Gptq, IntegerScalesOfAFixedClipLoseNothing) {
+  const DeviceContext device{nullptr, detect_cpu_isa()};
+  ChannelLayout layout{512, 0, 128, OutlierType::int8};
+  const Matrix<float> x = activations(layout.k, 11);
+  const Matrix<float> w = weights(70, layout.k, 12);
+  Hessian hessian(device, layout.k, false);
+  hessian.add(device, x.view());
+  const auto order = outlier_permutation(hessian.diagonal(device), layout.n_outlier);
+  const GptqFactor factor(device, hessian, order, 0.01f, "test");
+  const auto error = [&](bool integer) {
+    layout.integer_scales = integer;
+    Matrix<float> carried = copy_of(w);
+    gptq(device, carried.view(), layout, factor, ScaleChooser(0.85f), 128);
+    return output_error(x, order, w, carried);
+  };
+  EXPECT_LT(error(true), error(false));
+}
+
 TEST(Gptq, BlockSizeChangesNothingButRounding) {
   const ChannelLayout layout{256, 0, 256, OutlierType::int8};
   const DeviceContext device{nullptr, CpuIsa::reference};

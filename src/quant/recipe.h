@@ -28,7 +28,8 @@ struct Recipe {
   /// of two).
   std::optional<int64_t> outliers;
   int outlier_bits = 8;
-  /// The largest magnitude of a group is scaled by these before it becomes the scale.
+  /// The largest magnitude of a group is scaled by these before it becomes the scale. Of integer scales that
+  /// of weights is the row's, and each group has the best of the row's multiples.
   float activation_clip = 0.9f;
   float weight_clip = 0.85f;
   /// Search the clips on the calibration set, from 1 down to 0.5, instead of the two fixed ones.

@@ -8,8 +8,9 @@
 
 namespace atom {
 
-/// Chooses weight scales. A fixed clip scales the largest magnitude of a group; a searched one is the best of
-/// a grid by the error of the group's weights, each weighted by the sum of squares of its channel.
+/// Chooses weight scales (ScaleRule). A fixed clip scales the largest magnitude of a group (of integer
+/// scales: of a row); a searched scale is the best of a grid by the error of the group's weights, each
+/// weighted by the sum of squares of its channel.
 class ScaleChooser {
  public:
   explicit ScaleChooser(float clip) : clip_(clip) {}

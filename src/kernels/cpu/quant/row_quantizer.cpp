@@ -18,24 +18,35 @@ float largest_magnitude(std::span<const float> values) {
   return largest;
 }
 
-double weighted_error(std::span<const float> weights, const double* importance, float scale) {
+/// INT4 weights of channels [begin, begin + weights.size()); importance [k] of all, null: alike.
+struct Group {
+  std::span<const float> weights;
+  const double* importance;
+  int64_t begin;
+};
+
+double weighted_error(const Group& group, float scale) {
   const float inverse = numerics::inverse_scale(scale);
-  double error = 0;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    error += squared_error(weights[i], importance[i], scale, inverse);
+  double sums[kErrorSums] = {};
+  for (size_t i = 0; i < group.weights.size(); ++i) {
+    const int64_t column = group.begin + static_cast<int64_t>(i);
+    const double importance = group.importance == nullptr ? 1.0 : group.importance[column];
+    sums[column % kErrorSums] += squared_error(group.weights[i], importance, scale, inverse);
   }
-  return error;
+  for (int width = kErrorSums / 2; width >= 1; width /= 2) {
+    for (int i = 0; i < width; ++i) sums[i] += sums[i + width];
+  }
+  return sums[0];
 }
 
 /// Of candidate(0) to candidate(count - 1) that with the least error, the first of equals.
 template <class Candidate>
-float search_scale(std::span<const float> weights, const double* importance, int count,
-                   const Candidate& candidate) {
+float search_scale(const Group& group, int count, const Candidate& candidate) {
   float best_scale = candidate(0);
-  double best_error = weighted_error(weights, importance, best_scale);
+  double best_error = weighted_error(group, best_scale);
   for (int step = 1; step < count; ++step) {
     const float scale = candidate(step);
-    const double error = weighted_error(weights, importance, scale);
+    const double error = weighted_error(group, scale);
     if (error < best_error) {
       best_error = error;
       best_scale = scale;
@@ -49,13 +60,12 @@ float search_scale(std::span<const float> weights, const double* importance, int
 float normal_scale(const ScaleRule& rule, std::span<const float> weights, int64_t begin) {
   const float largest = largest_magnitude(weights);
   if (rule.importance == nullptr) return numerics::symmetric_scale(largest, rule.clip, kInt4Max);
-  return search_scale(weights, rule.importance + begin, kSearchSteps + 1,
+  return search_scale({weights, rule.importance, begin}, kSearchSteps + 1,
                       [largest](int step) { return candidate_scale(largest, step); });
 }
 
 float normal_multiple(const ScaleRule& rule, std::span<const float> weights, int64_t begin, float unit) {
-  if (rule.importance == nullptr) return group_multiple(normal_scale(rule, weights, begin), unit);
-  return search_scale(weights, rule.importance + begin, multiple_count(unit),
+  return search_scale({weights, rule.importance, begin}, multiple_count(unit),
                       [unit](int step) { return candidate_multiple(unit, step); });
 }
 
@@ -66,11 +76,10 @@ std::span<const float> RowQuantizer::group_at(std::span<const float> values, int
 
 float RowQuantizer::unit_of(std::span<const float> values) const {
   const int64_t normal = out_.layout.k_normal();
-  const float clip = rule_.importance == nullptr ? rule_.clip : 1.0f;
   float largest = 0;
   for (int64_t begin = 0; begin < normal; begin += out_.layout.group) {
     const float magnitude = largest_magnitude(group_at(values, begin));
-    largest = std::max(largest, numerics::symmetric_scale(magnitude, clip, kInt4Max));
+    largest = std::max(largest, numerics::symmetric_scale(magnitude, rule_.clip, kInt4Max));
   }
   const float outlier = outlier_scale(largest_magnitude(values.subspan(static_cast<size_t>(normal))));
   return integer_scales::weight_unit(largest, outlier);

@@ -11,7 +11,7 @@ namespace atom::cpu {
 /// weights.size()).
 float normal_scale(const ScaleRule& rule, std::span<const float> weights, int64_t begin);
 
-/// As normal_scale, of the multiples of `unit`: integer scales.
+/// As normal_scale, of integer scales: of the multiples of `unit` that with the least error.
 float normal_multiple(const ScaleRule& rule, std::span<const float> weights, int64_t begin, float unit);
 
 /// One row while it is quantized column by column, ascending: picks the scale at the head of each group from

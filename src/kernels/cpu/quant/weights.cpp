@@ -9,6 +9,7 @@
 #include "kernels/cpu/quant/parallel.h"
 #include "kernels/cpu/quant/quant.h"
 #include "kernels/cpu/quant/row_quantizer.h"
+#include "kernels/quant_scales.h"
 #include "tensor/half.h"
 
 // Weights on their way from a checkpoint to their low-bit form.
@@ -70,6 +71,12 @@ void gptq_weight(const DeviceContext& device, const GptqWeight& op) {
   const MatrixView<const float> upper = op.upper;
   const int64_t k = weight.cols;
   assert(op.out.layout.k == k && upper.rows == k);
+  ScaleRule rule = op.rule;
+  std::vector<double> importance;
+  if (op.out.layout.integer_scales && rule.importance == nullptr) {
+    for (int64_t c = 0; c < k; ++c) importance.push_back(quant_scales::gptq_importance(upper(c, c)));
+    rule.importance = importance.data();
+  }
   const int64_t tiles = (weight.rows + kRowTile - 1) / kRowTile;
   // Rows do not depend on each other: each tile of rows goes through all the columns.
   parallel_rows(
@@ -78,7 +85,7 @@ void gptq_weight(const DeviceContext& device, const GptqWeight& op) {
         const int64_t first = tile * kRowTile;
         const int64_t rows = std::min(kRowTile, weight.rows - first);
         std::vector<RowQuantizer> quantizers;
-        for (int64_t r = 0; r < rows; ++r) quantizers.emplace_back(op.out, first + r, op.rule);
+        for (int64_t r = 0; r < rows; ++r) quantizers.emplace_back(op.out, first + r, rule);
         Matrix<float> errors(rows, std::min(op.block_size, k));
         for (int64_t begin = 0; begin < k; begin += op.block_size) {
           const int64_t end = std::min(begin + op.block_size, k);

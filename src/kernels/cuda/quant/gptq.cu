@@ -10,13 +10,14 @@
 // GPTQ's column loop for one block of up to 128 columns (GptqWeight).
 //
 // weight [rows, k] float, upper [k, k] float, errors [rows, 128] float, row-major; the output as in
-// LowBitTarget; units [rows] float, of integer scales: chosen in the first block, kept for the others. A warp
-// takes a row: lane l holds columns l, l + 32, l + 64, l + 96 of the block, a column's value goes to all
-// lanes by shuffle, all of them quantize it, and each updates its own columns behind it with the factors of
-// the block's square of `upper` in shared memory (64 KB). The float operations of a row are the CPU's, in the
-// same order. What the errors do to the columns behind the block is one matrix product of cuBLAS (errors
-// [rows, 128] times the block's rows of `upper`): 1/64 of the multiplications are done here, but all of the
-// latency, 128 dependent steps of about 100 cycles. Method: Frantar et al. 2022 (arXiv 2210.17323).
+// LowBitTarget; units [rows] float, of integer scales: chosen in the first block, kept for the others;
+// importance [k] double, of integer scales that the caller gives none for. A warp takes a row: lane l holds
+// columns l, l + 32, l + 64, l + 96 of the block, a column's value goes to all lanes by shuffle, all of them
+// quantize it, and each updates its own columns behind it with the factors of the block's square of `upper`
+// in shared memory (64 KB). The float operations of a row are the CPU's, in the same order. What the errors
+// do to the columns behind the block is one matrix product of cuBLAS (errors [rows, 128] times the block's
+// rows of `upper`): 1/64 of the multiplications are done here, but all of the latency, 128 dependent steps of
+// about 100 cycles. Method: Frantar et al. 2022 (arXiv 2210.17323).
 
 namespace atom::cuda::quant {
 namespace {
@@ -184,6 +185,11 @@ __global__ void __launch_bounds__(kWarps * 32) gptq_block_kernel(const BlockArgu
   }
 }
 
+__global__ void importance_kernel(MatrixView<const float> upper, double* importance) {
+  const int64_t c = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (c < upper.rows) importance[c] = quant_scales::gptq_importance(upper.data[c * (upper.stride + 1)]);
+}
+
 }  // namespace
 
 void gptq_weight(const DeviceContext& context, const GptqWeight& op) {
@@ -191,13 +197,21 @@ void gptq_weight(const DeviceContext& context, const GptqWeight& op) {
   const MatrixView<float> weight = op.weight;
   const auto k = static_cast<int>(weight.cols), rows = static_cast<int>(weight.rows);
   const int block = static_cast<int>(std::min<int64_t>(op.block_size, kBlock));
-  auto* errors =
-      static_cast<float*>(device.scratch(sizeof(float) * static_cast<size_t>(rows) * (kBlock + 1)));
+  auto* importance = static_cast<double*>(device.scratch(
+      sizeof(double) * static_cast<size_t>(k) + sizeof(float) * static_cast<size_t>(rows) * (kBlock + 1)));
+  auto* errors = reinterpret_cast<float*>(importance + k);
   float* units = errors + int64_t{rows} * kBlock;
+  ScaleRule rule = op.rule;
+  if (op.out.layout.integer_scales && rule.importance == nullptr) {
+    constexpr int kThreads = 128;
+    launch(importance_kernel, dim3(static_cast<unsigned>((k + kThreads - 1) / kThreads)), dim3(kThreads), 0,
+           device.stream(), {.dependent = false}, op.upper, importance);
+    rule.importance = importance;
+  }
   const int grid = std::min((rows + kWarps - 1) / kWarps, device.sm_count() * kGridPerSm);
   for (int begin = 0; begin < k; begin += block) {
     const int end = std::min(begin + block, k);
-    const BlockArguments arguments{weight, op.upper, op.rule, op.out, errors, units, begin, end - begin};
+    const BlockArguments arguments{weight, op.upper, rule, op.out, errors, units, begin, end - begin};
     launch(gptq_block_kernel, dim3(static_cast<unsigned>(grid)), dim3(kWarps * 32), kSharedBytes,
            device.stream(), {.dependent = false}, arguments);
     if (end == k) break;

@@ -11,8 +11,8 @@
 // weight [rows, k] float, row-major, columns in the layout's order; the output as in LowBitTarget. A warp
 // takes a row: first it chooses the scales group by group, of integer scales the row's unit before (32 lanes
 // share a group's columns), then, reading them back, each lane makes whole bytes of two nibbles. Bound by
-// memory: 4.6 bytes a weight, the second reading of a row comes from L1 and L2. Bit-identical with the CPU
-// for a fixed clip; a searched one sums its errors in another order.
+// memory: 4.6 bytes a weight, the second reading of a row comes from L1 and L2; not so where scales are
+// searched. Bit-identical with the CPU.
 
 namespace atom::cuda::quant {
 namespace {
@@ -33,7 +33,8 @@ __device__ void round_normal(const RoundWeight& op, const RowRule& rule, int64_t
   for (int64_t begin = 0; begin < normal; begin += layout.group) {
     const int64_t end = min(begin + layout.group, normal);
     const float scale = group_scale(rule, [&](const auto& f) {
-      for (int64_t i = begin + lane; i < end; i += 32) f(static_cast<int>(i), values[i]);
+      // Lane l has the columns that are l mod 32.
+      for (int64_t i = begin + ((lane - begin) & 31); i < end; i += 32) f(static_cast<int>(i), values[i]);
     });
     if (lane == 0) op.out.scales[row * layout.groups() + begin / layout.group] = float_to_half(scale);
   }

@@ -6,9 +6,12 @@
 #include "kernels/quant_scales.h"
 
 /// The scale of a group of weights, chosen by a warp; the rule is that of cpu/quant/row_quantizer.cpp. Each
-/// function takes `visit`, which calls f(column, weight) for this lane's share of the group; results are in
-/// every lane.
+/// function takes `visit`, which calls f(column, weight) for this lane's share of the group, ascending;
+/// results are in every lane. Sums of errors are the CPU's to the bit where lane l has the columns that are l
+/// mod 32.
 namespace atom::cuda::quant {
+
+static_assert(quant_scales::kErrorSums == 32, "a lane for each of the sums");
 
 __device__ inline double warp_sum(double x) {
   for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
@@ -43,8 +46,8 @@ __device__ inline float row_unit(const ScaleRule& rule, const ChannelLayout& lay
       for (int64_t i = begin + lane; i < end; i += 32) f(static_cast<int>(i), values[i]);
     });
   };
-  const float group = numerics::symmetric_scale(
-      largest(0, layout.k_normal()), rule.importance == nullptr ? rule.clip : 1.0f, quant_scales::kInt4Max);
+  const float group =
+      numerics::symmetric_scale(largest(0, layout.k_normal()), rule.clip, quant_scales::kInt4Max);
   return integer_scales::weight_unit(group,
                                      quant_scales::outlier_scale(largest(layout.k_normal(), layout.k)));
 }
@@ -53,11 +56,10 @@ template <class Visit>
 __device__ float group_scale(const RowRule& row, const Visit& visit) {
   using namespace quant_scales;
   const ScaleRule& rule = row.rule;
-  // The multiples that a search tries do not depend on it.
-  const float largest = row.integer && rule.importance != nullptr ? 0.0f : largest_magnitude(visit);
-  if (rule.importance == nullptr) {
-    const float scale = numerics::symmetric_scale(largest, rule.clip, kInt4Max);
-    return row.integer ? group_multiple(scale, row.unit) : scale;
+  // The multiples of a unit do not depend on it.
+  const float largest = row.integer ? 0.0f : largest_magnitude(visit);
+  if (!row.integer && rule.importance == nullptr) {
+    return numerics::symmetric_scale(largest, rule.clip, kInt4Max);
   }
   const int count = row.integer ? multiple_count(row.unit) : kSearchSteps + 1;
   float best_scale = 0;
@@ -67,7 +69,8 @@ __device__ float group_scale(const RowRule& row, const Visit& visit) {
     const float inverse = numerics::inverse_scale(scale);
     double error = 0;
     visit([&](int column, float weight) {
-      error += squared_error(weight, rule.importance[column], scale, inverse);
+      const double importance = rule.importance == nullptr ? 1.0 : rule.importance[column];
+      error += squared_error(weight, importance, scale, inverse);
     });
     error = warp_sum(error);
     if (step == 0 || error < best_error) {
