@@ -108,10 +108,10 @@ def test_mutated_requests(server):
     for _ in range(COUNT):
         data = bytearray(draw.choice(seeds))
         for _ in range(draw.randint(1, 6)):
-            at = draw.randrange(len(data))
+            at = draw.randrange(max(1, len(data)))
             kind = draw.randrange(5)
             if kind == 0:
-                data[at] = draw.randrange(256)
+                data[at : at + 1] = bytes([draw.randrange(256)])
             elif kind == 1:
                 del data[at : at + draw.randint(1, 8)]
             elif kind == 2:
