@@ -10,7 +10,7 @@ import pytest
 
 from serve_fixture import TINY_MODEL, Server
 
-KEY = "a-key of-the-test"
+KEY = "a-key-of-the-test"
 PROMPT = "Once upon a time"
 
 
@@ -189,12 +189,13 @@ def part_of(text):
 
 
 def test_stop(complete):
-    text = complete(max_tokens=40).choices[0].text
+    fields = {"max_tokens": 40, "temperature": 1, "seed": 2}
+    text = complete(**fields).choices[0].text
     end = part_of(text)
-    answer = complete(max_tokens=40, stop=end)
+    answer = complete(**fields, stop=end)
     assert answer.choices[0].finish_reason == "stop" and answer.choices[0].text == text[: text.index(end)]
-    assert complete(max_tokens=40, stop=["never there", end]).choices[0].text == text[: text.index(end)]
-    streamed = "".join(c.choices[0].text for c in complete(max_tokens=40, stop=end, stream=True))
+    assert complete(**fields, stop=["never there", end]).choices[0].text == text[: text.index(end)]
+    streamed = "".join(c.choices[0].text for c in complete(**fields, stop=end, stream=True))
     assert streamed == text[: text.index(end)]
 
 
@@ -316,9 +317,10 @@ def test_chat_goes_on_to_the_context_by_default(chat):
 
 
 def test_chat_stop(chat):
-    text = chat(max_completion_tokens=40).choices[0].message.content
+    fields = {"max_completion_tokens": 40, "temperature": 1, "seed": 2}
+    text = chat(**fields).choices[0].message.content
     end = part_of(text)
-    answer = chat(max_completion_tokens=40, stop=[end])
+    answer = chat(**fields, stop=[end])
     assert answer.choices[0].message.content == text[: text.index(end)] and answer.choices[0].finish_reason == "stop"
 
 
@@ -392,7 +394,10 @@ def test_prompts_that_do_not_fit_or_are_nothing(complete):
     for prompt in (list(range(2, 300)), [2] * 256, [320], [-1], "", []):
         with pytest.raises(openai.BadRequestError):
             complete(prompt)
-    assert complete([2] * 250, max_tokens=100).choices[0].finish_reason == "length"
+    with pytest.raises(openai.BadRequestError) as caught:
+        complete([2] * 250, max_tokens=100)
+    assert "256" in caught.value.message
+    assert complete([2] * 250, max_tokens=6).choices[0].finish_reason == "length"
 
 
 def test_wrong_model(client):

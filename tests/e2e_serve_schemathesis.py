@@ -4,6 +4,7 @@ HTTP. Nothing gets a status of 5xx, the server lives, and its engine holds nothi
 ATOM_TEST_REQUESTS says how many (default 300; the full run 10,000).
 """
 
+import collections
 import json
 import os
 import random
@@ -71,6 +72,7 @@ def test_schemathesis(server, tmp_path):
 def requests_by_status(server):
     """Status -> responses so far, from /metrics."""
     counts = {}
+    server.get("/health")  # so that there is one
     for line in server.get("/metrics").decode().splitlines():
         if line.startswith("atom_http_responses_total{"):
             labels, _, value = line.rpartition(" ")
@@ -104,14 +106,15 @@ def test_mutated_requests(server):
         post(b'{"model":"%s","messages":[{"role":"user","content":"Hi"}],"max_tokens":3,"stream":true}' % model, b"/v1/chat/completions"),
         post(b'{"model":"%s","prompt":[[2,3],[4]],"echo":true,"logit_bias":{"5":1},"n":2,"max_tokens":2}' % model),
         post(b'{"tokens":[2,3]}', b"/detokenize")]
-    seen = set()
+    seen = collections.Counter()
+    before = sum(requests_by_status(server).values())
     for _ in range(COUNT):
         data = bytearray(draw.choice(seeds))
         for _ in range(draw.randint(1, 6)):
-            at = draw.randrange(len(data))
+            at = draw.randrange(max(1, len(data)))
             kind = draw.randrange(5)
             if kind == 0:
-                data[at] = draw.randrange(256)
+                data[at : at + 1] = bytes([draw.randrange(256)])
             elif kind == 1:
                 del data[at : at + draw.randint(1, 8)]
             elif kind == 2:
@@ -124,4 +127,6 @@ def test_mutated_requests(server):
         # 501 and 505 say that a method, coding or version is not there.
         assert all(s < 500 or s in (501, 505) for s in found), (bytes(data), found)
         seen.update(found)
-    assert 200 in seen and 400 in seen
+    # Not all of them get a response: what is cut short is closed without a word.
+    assert seen[200] >= COUNT / 200 and seen[400] >= COUNT / 4, seen
+    assert sum(requests_by_status(server).values()) - before >= sum(seen.values())

@@ -19,7 +19,7 @@ MALFORMED = [
     b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
     b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n1\r\nx\r\n0\r\n\r\n",
     b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET http://[::/ HTTP/1.1\r\nHost: x\r\n\r\n", b"\x00" * 100, bytes(range(256)), b"DELETE /v1/completions HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x00" * 100, bytes(range(256)), b"DELETE /v1/completions HTTP/1.1\r\nHost: x\r\n\r\n",
     b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
     post(b""), post(b"null"), post(b"[]"), post(b"\"x\""), post(b"{"), post(b"{}"), post(b"[" * 50000), post(b'{"a":' * 20000), post(b'{"model":1}'),
     post(b"\xff\xfe\x00"), post(b'{"model":"\xff"}'), post(b'{"model":"\\ud800","prompt":"\\udfff"}'), post(b'{"prompt":1e999}'), post(b'{"n":' + b"9" * 5000 + b"}"),

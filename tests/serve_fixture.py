@@ -202,13 +202,24 @@ def real_text(path):
     return path
 
 
-def conversations(count, skip=0):
-    """First messages of people in ShareGPT, in the file's order, with something in them."""
+def conversations(count):
+    """First messages of people in ShareGPT, in the file's order, with something in them. Reads no more of the file than
+    it takes: it is large, and that of the PyPI package ends in the middle of a conversation."""
     found = []
-    for conversation in json.loads(pathlib.Path(SHAREGPT).read_text()):
-        turns = conversation.get("conversations") or []
-        if turns and turns[0].get("from") in ("human", "user") and len(turns[0].get("value", "").strip()) >= 8:
-            found.append(turns[0]["value"])
-            if len(found) == skip + count:
-                break
-    return found[skip:]
+    with open(SHAREGPT, encoding="utf-8") as file:
+        text = file.read(1 << 20).lstrip().removeprefix("[")
+        decoder = json.JSONDecoder()
+        while len(found) < count:
+            text = text.lstrip(" \t\r\n,")
+            try:
+                conversation, end = decoder.raw_decode(text)
+            except ValueError:
+                more = file.read(1 << 20)
+                assert more, f"{SHAREGPT} has {len(found)} conversations that begin with a person, not {count}"
+                text += more
+                continue
+            text = text[end:]
+            turns = conversation.get("conversations") or []
+            if turns and turns[0].get("from") == "human" and len(turns[0].get("value", "").strip()) >= 8:
+                found.append(turns[0]["value"])
+    return found
