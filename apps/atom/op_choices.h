@@ -11,6 +11,8 @@ namespace atom::cli {
 struct OpChoice {
   std::string op;
   std::string implementation;
+  /// The device has no other.
+  bool only = false;
 };
 
 /// Every op that a decoder of this shape and precision runs, linear layers excepted (see

@@ -165,7 +165,11 @@ class PoolRun {
     const Tokens tokens = random_tokens(random_.below(10));
     const auto most = static_cast<int64_t>(random_.below(12));
     const std::vector<int32_t> expected = model_.match(tokens, most);
-    ASSERT_EQ(pool_.matched_tokens(tokens, most), static_cast<int64_t>(expected.size()) * kBlockSize);
+    const PrefixCount count = pool_.count_prefix(tokens, most);
+    ASSERT_EQ(count.tokens, static_cast<int64_t>(expected.size()) * kBlockSize);
+    ASSERT_EQ(count.free_blocks, std::ranges::count_if(expected, [&](int32_t block) {
+                return std::ranges::find(owned_, block) == owned_.end();
+              }));
     const PrefixMatch match = pool_.match(tokens, most);
     ASSERT_EQ(match.blocks, expected);
     ASSERT_EQ(match.node, expected.empty() ? kRootPrefix : model_.index.at(expected.back()).node);

@@ -109,7 +109,7 @@ class TableRun {
     const auto most = static_cast<int64_t>(random_.below(32));
     auto sequence = std::make_unique<Sequence>(BlockTable(cache_));
     const int64_t expected = expected_match(prompt, most);
-    ASSERT_EQ(cache_.pool().matched_tokens(prompt, most), expected);
+    ASSERT_EQ(cache_.pool().count_prefix(prompt, most).tokens, expected);
     ASSERT_EQ(sequence->table.take_prefix(prompt, most), expected);
     for (int64_t i = 0; i < expected; ++i) push(*sequence, prompt[static_cast<size_t>(i)]);
     taken_ += expected;
@@ -202,7 +202,7 @@ class TableRun {
     }
     ASSERT_NO_THROW(cache_.pool().check(owned));
     const Tokens prompt = random_prompt();
-    ASSERT_EQ(cache_.pool().matched_tokens(prompt, 1000), expected_match(prompt, 1000));
+    ASSERT_EQ(cache_.pool().count_prefix(prompt, 1000).tokens, expected_match(prompt, 1000));
   }
 
   Random random_;

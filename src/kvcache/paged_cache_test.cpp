@@ -365,13 +365,13 @@ TEST_F(SharedBlocks, OnlyBlocksThatAreWholeAreIndexed) {
   BlockTable table(cache_);
   append(table, 7);
   table.index(tokens_);
-  EXPECT_EQ(pool_.matched_tokens(tokens_, 100), 4);
+  EXPECT_EQ(pool_.count_prefix(tokens_, 100).tokens, 4);
   append(table, 5);
   table.index(std::span(tokens_).first(11));
-  EXPECT_EQ(pool_.matched_tokens(tokens_, 100), 8);
+  EXPECT_EQ(pool_.count_prefix(tokens_, 100).tokens, 8);
   table.index(std::span(tokens_).first(2));
   table.index(tokens_);
-  EXPECT_EQ(pool_.matched_tokens(tokens_, 100), 12);
+  EXPECT_EQ(pool_.count_prefix(tokens_, 100).tokens, 12);
 }
 
 TEST_F(SharedBlocks, TwinsBecomeOne) {
@@ -394,14 +394,14 @@ TEST_F(SharedBlocks, WhatIsWrittenOverIsForgotten) {
   table.index(tokens_);
   table.truncate(7);
   // Not yet: the tokens are still there.
-  EXPECT_EQ(pool_.matched_tokens(tokens_, 100), 12);
+  EXPECT_EQ(pool_.count_prefix(tokens_, 100).tokens, 12);
   append(table, 1);
-  EXPECT_EQ(pool_.matched_tokens(tokens_, 100), 4);
+  EXPECT_EQ(pool_.count_prefix(tokens_, 100).tokens, 4);
   std::vector<int32_t> others = tokens_;
   others[7] = 99;
   table.index(others);
-  EXPECT_EQ(pool_.matched_tokens(others, 100), 8);
-  EXPECT_EQ(pool_.matched_tokens(tokens_, 100), 4);
+  EXPECT_EQ(pool_.count_prefix(others, 100).tokens, 8);
+  EXPECT_EQ(pool_.count_prefix(tokens_, 100).tokens, 4);
   pool_.check(owned({&table}));
 }
 
@@ -415,7 +415,7 @@ TEST_F(SharedBlocks, WhatOthersUseIsCopiedAndStaysIndexed) {
   EXPECT_EQ(other.blocks_for(1), 1);
   append(other, 1);
   EXPECT_NE(other.blocks()[1], table.blocks()[1]);
-  EXPECT_EQ(pool_.matched_tokens(tokens_, 100), 8);
+  EXPECT_EQ(pool_.count_prefix(tokens_, 100).tokens, 8);
   pool_.check(owned({&table, &other}));
 }
 
@@ -427,12 +427,12 @@ TEST_F(SharedBlocks, TheEndOfASequenceIsEvictedBeforeItsBeginning) {
   table.clear();
   BlockTable other(cache_);
   append(other, 5 * 4);
-  EXPECT_EQ(pool_.matched_tokens(tokens_, 100), 12);
+  EXPECT_EQ(pool_.count_prefix(tokens_, 100).tokens, 12);
   append(other, 4);
   EXPECT_EQ(other.block_list().back(), blocks[2]);
-  EXPECT_EQ(pool_.matched_tokens(tokens_, 100), 8);
+  EXPECT_EQ(pool_.count_prefix(tokens_, 100).tokens, 8);
   append(other, 4);
-  EXPECT_EQ(pool_.matched_tokens(tokens_, 100), 4);
+  EXPECT_EQ(pool_.count_prefix(tokens_, 100).tokens, 4);
 }
 
 TEST_F(SharedBlocks, AMovedTableGoesOnIndexing) {
@@ -442,7 +442,7 @@ TEST_F(SharedBlocks, AMovedTableGoesOnIndexing) {
   BlockTable moved(std::move(table));
   append(moved, 4);
   moved.index(tokens_);
-  EXPECT_EQ(pool_.matched_tokens(tokens_, 100), 8);
+  EXPECT_EQ(pool_.count_prefix(tokens_, 100).tokens, 8);
   pool_.check(owned({&moved}));
 }
 

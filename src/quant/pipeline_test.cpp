@@ -158,7 +158,9 @@ TEST_P(PipelineTest, BaselinesAreAsGoodAsTheirBitsAllow) {
     const DeviceContext device;
     const auto model = Model::load(*Checkpoint::open(path), device);
     for (const auto& [name, info] : model->linear_infos()) {
-      if (name != "lm_head") EXPECT_EQ(info.kind, kind) << name;
+      if (name != "lm_head") {
+        EXPECT_EQ(info.kind, kind) << name;
+      }
     }
   }
 }
