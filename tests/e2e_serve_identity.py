@@ -50,7 +50,7 @@ def answers(server, work, concurrency):
     with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
         futures = [pool.submit(answer, server, item) for item in work]
         while concurrent.futures.wait(futures, timeout=0.2).not_done:
-            most = max(most, server.metrics()["atom_requests_running"])
+            most = max(most, server.metrics()["atom_running_sequences"])
         return [future.result() for future in futures], most
 
 
@@ -68,9 +68,9 @@ def fixture_alone(whole, work):
 
 def test_prefix_hits_in_a_batch_of_32(whole, work, alone):
     """Again on the same server: the prompts are in the cache."""
-    before = whole.metrics()["atom_prefix_cache_hits_total"]
+    before = whole.metrics()["atom_cached_prompt_tokens_total"]
     found, most = answers(whole, work, 32)
-    assert whole.metrics()["atom_prefix_cache_hits_total"] - before > 0.3 * sum(len(prompt) for prompt, _ in work)
+    assert whole.metrics()["atom_cached_prompt_tokens_total"] - before > 0.3 * sum(len(prompt) for prompt, _ in work)
     assert_same(found, alone)
     assert most >= 16
     whole.assert_idle()
@@ -79,7 +79,7 @@ def test_prefix_hits_in_a_batch_of_32(whole, work, alone):
 def test_batch_of_32_without_a_prefix_cache(model, work, alone):
     with Server(model, *CONTEXT, "--no-prefix-cache") as server:
         found, most = answers(server, work, 32)
-        assert server.metrics()["atom_prefix_cache_hits_total"] == 0
+        assert server.metrics()["atom_cached_prompt_tokens_total"] == 0
         assert most >= 16
         server.assert_idle()
     assert_same(found, alone)

@@ -258,7 +258,7 @@ def test_signals_drain(kind):
     with Server(TINY_MODEL, "--max-running", 4) as server:
         before = server.complete(PROMPT, max_tokens=240, ignore_eos=True)["choices"][0]["text"]
         streams = [stream_in_background(server, max_tokens=240) for _ in range(16)]
-        server.wait_for("atom_requests_running", lambda n: n >= 1)
+        server.wait_for("atom_running_sequences", lambda n: n >= 1)
         begin = time.monotonic()
         server.process.send_signal(kind)
         seconds = server.wait(60, begin)
@@ -278,7 +278,7 @@ def test_ready_while_draining():
         kept.request("GET", "/ready")
         assert kept.getresponse().read() and server.request("GET", "/health")[0] == 200
         thread, lines = stream_in_background(server, max_tokens=230, n=16, temperature=1)
-        server.wait_for("atom_requests_running", lambda n: n >= 1)
+        server.wait_for("atom_running_sequences", lambda n: n >= 1)
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.1)
         try:
@@ -297,7 +297,7 @@ def test_sigterm_ends_within_the_time_set():
     """A stream that would go on for longer is cut."""
     with Server(TINY_MODEL, "--drain-timeout", "1") as server:
         streams = [stream_in_background(server, max_tokens=230, n=32, temperature=1) for _ in range(8)]
-        server.wait_for("atom_requests_running", lambda n: n >= 1)
+        server.wait_for("atom_running_sequences", lambda n: n >= 1)
         assert server.stop() < 5
     for thread, _ in streams:
         thread.join(10)
@@ -328,7 +328,7 @@ def test_a_client_that_vanishes_frees_its_blocks(server):
             connection = socket.create_connection((server.host, server.port), 10)
             text = body(server, max_tokens=230, n=16, temperature=1, **fields)
             connection.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode())
-            server.wait_for("atom_requests_running", lambda n: n >= 1)
+            server.wait_for("atom_running_sequences", lambda n: n >= 1)
             if linger:  # RST instead of FIN
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             connection.close()
@@ -342,7 +342,7 @@ def test_a_reader_that_reads_nothing_frees_its_blocks(server):
     connection.connect((server.host, server.port))
     text = body(server, max_tokens=230, n=64, temperature=1, stream=True, logprobs=5)
     connection.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode())
-    server.wait_for("atom_requests_running", lambda n: n >= 1)
-    server.wait_for("atom_requests_running", lambda n: n == 0, within=60)
+    server.wait_for("atom_running_sequences", lambda n: n >= 1)
+    server.wait_for("atom_running_sequences", lambda n: n == 0, within=60)
     server.assert_idle()
     connection.close()

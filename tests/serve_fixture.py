@@ -152,8 +152,8 @@ class Server:
     def is_idle(self):
         """Nothing runs or waits, and no block is held by a sequence."""
         m = self.metrics()
-        return (m["atom_requests_running"] == 0 and m["atom_requests_waiting"] == 0
-                and m["atom_kv_cache_blocks_used"] == 0)
+        return (m["atom_running_sequences"] == 0 and m["atom_waiting_sequences"] == 0
+                and m["atom_cache_blocks_used"] == 0)
 
     def assert_idle(self, within=1.0):
         deadline = time.monotonic() + within

@@ -199,6 +199,9 @@ std::vector<std::string> ServeOptions::api_keys() const {
 
 server::HttpOptions ServeOptions::http_options() const {
   server::HttpOptions options = http_;
+  if (options.tls_certificate.empty() != options.tls_key.empty()) {
+    throw UsageError("--tls-cert and --tls-key go together");
+  }
   options.api_keys = api_keys();
   options.request_timeout = milliseconds(request_timeout_);
   options.idle_timeout = milliseconds(idle_timeout_);

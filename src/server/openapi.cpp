@@ -128,7 +128,7 @@ Json get(const char* summary, const std::string& reply, const std::vector<int>& 
 Json openapi_description(const ApiOptions& options) {
   Json schemas = request_schemas(options);
   schemas.update(reply_schemas());
-  Json model = get("One model", "Model", {401, 404, 405});
+  Json model = get("One model", "Model", {400, 401, 404, 405});
   model["get"]["parameters"] = {{{"name", "model"},
                                  {"in", "path"},
                                  {"required", true},
