@@ -19,6 +19,7 @@ void add_bench(CLI::App& app, Command& chosen) {
   add_bench_attention(*command, chosen);
   add_bench_fused(*command, chosen);
   add_bench_decode(*command, chosen);
+  add_bench_engine(*command, chosen);
   add_bench_serve(*command, chosen);
 }
 
