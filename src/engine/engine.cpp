@@ -6,6 +6,7 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <variant>
 
@@ -18,6 +19,8 @@ namespace atom {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr const char* kClosing = "the server is shutting down";
 
 double seconds_between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
@@ -141,7 +144,7 @@ class Engine::Impl {
     {
       const std::lock_guard lock(mutex_);
       if (!failure_.empty()) throw Unavailable("the engine has failed: " + failure_);
-      if (draining_ || closing_) throw Unavailable("the server is shutting down");
+      if (draining_ || closing_) throw Unavailable(kClosing);
       if (queued_ + inbox_requests_ >= options_.max_waiting) {
         ++refused_;
         throw Overloaded(
@@ -177,7 +180,7 @@ class Engine::Impl {
     const std::lock_guard lock(mutex_);
     EngineStats stats = stats_;
     stats.waiting += inbox_requests_;
-    stats.requests += static_cast<uint64_t>(inbox_requests_);
+    stats.requests = last_id_;
     stats.refused = refused_;
     stats.failed = !failure_.empty();
     return stats;
@@ -233,6 +236,7 @@ class Engine::Impl {
     bool was_busy = false;
     while (wait_for_work()) {
       try {
+        take_messages();
         const auto begin = Clock::now();
         if (was_busy) step_seconds_ += seconds_between(last_begin, begin);
         last_begin = begin;
@@ -251,59 +255,47 @@ class Engine::Impl {
       }
       report();
     }
-    core_.fail_all("the server is shutting down");
-  }
-
-  /// Takes what there is; sleeps while there is nothing. False when the engine is to end.
-  bool wait_for_work() {
-    {
-      std::unique_lock lock(mutex_);
-      if (!core_.has_work()) {
-        busy_ = false;
-        wake_.wait(lock, [this] { return closing_ || !inbox_.empty(); });
-      }
-      busy_ = true;
-      if (closing_) {
-        for (Message& message : inbox_) {
-          if (auto* added = std::get_if<Added>(&message)) leftover_.push_back(std::move(added->listener));
-        }
-        inbox_.clear();
-        inbox_requests_ = 0;
-      }
-    }
-    if (!leftover_.empty()) {
-      for (const auto& listener : leftover_) listener->on_error("the server is shutting down");
-      leftover_.clear();
-    }
-    if (is_closing()) return false;
     take_messages();
-    return true;
+    core_.fail_all(kClosing);
   }
 
-  bool is_closing() const {
-    const std::lock_guard lock(mutex_);
-    return closing_;
+  /// Sleeps while there is nothing to do. False when the engine is to end.
+  bool wait_for_work() {
+    std::unique_lock lock(mutex_);
+    if (!core_.has_work()) {
+      busy_ = false;
+      wake_.wait(lock, [this] { return closing_ || !inbox_.empty(); });
+    }
+    busy_ = true;
+    return !closing_;
   }
 
   void take_messages() {
     std::deque<Message> messages;
-    bool failed = false;
+    std::string refusal;
     {
       const std::lock_guard lock(mutex_);
       messages.swap(inbox_);
       queued_ += inbox_requests_;
+      stats_.waiting += inbox_requests_;
       inbox_requests_ = 0;
-      failed = !failure_.empty();
+      if (!failure_.empty()) refusal = "the engine has failed: " + failure_;
+      if (closing_) refusal = kClosing;
     }
     for (Message& message : messages) {
-      if (auto* added = std::get_if<Added>(&message)) {
-        if (failed) {
-          added->listener->on_error("the engine has failed");
-        } else {
-          core_.add(added->id, std::move(added->request), std::move(added->listener));
-        }
-      } else {
-        core_.cancel(std::get<Cancelled>(message).id);
+      if (const auto* cancelled = std::get_if<Cancelled>(&message)) {
+        core_.cancel(cancelled->id);
+        continue;
+      }
+      auto& added = std::get<Added>(message);
+      if (!refusal.empty()) {
+        added.listener->on_error(refusal);
+        continue;
+      }
+      try {
+        core_.add(added.id, std::move(added.request), added.listener);
+      } catch (const std::bad_alloc&) {
+        added.listener->on_error("no memory for the request");
       }
     }
   }
@@ -350,7 +342,6 @@ class Engine::Impl {
   EngineStats stats_;
 
   // The engine's thread alone.
-  std::vector<std::shared_ptr<RequestListener>> leftover_;
   double step_seconds_ = 0;
   double forward_seconds_ = 0;
   EngineCore core_;
