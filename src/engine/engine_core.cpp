@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 
 #include "base/error.h"
 
@@ -18,8 +19,7 @@ int64_t size_of(const std::vector<int32_t>& tokens) {
 }  // namespace
 
 EngineCore::EngineCore(const Model& model, const text::Tokenizer& tokenizer, const EngineOptions& options)
-    : model_(&model),
-      tokenizer_(&tokenizer),
+    : tokenizer_(&tokenizer),
       options_(options),
       cache_(model.kv_shape(), options.kv_format, options.n_blocks, options.block_size, model.device().memory,
              options.prefix_caching),
@@ -30,10 +30,15 @@ EngineCore::EngineCore(const Model& model, const text::Tokenizer& tokenizer, con
 void EngineCore::add(uint64_t id, Request request, std::shared_ptr<RequestListener> listener) {
   auto active = std::make_unique<ActiveRequest>(id, std::move(request), options_.context, std::move(listener),
                                                 cache_, *tokenizer_);
-  enqueue(*active->choices[0]);
-  requests_.emplace(id, std::move(active));
+  Sequence& leader = *active->choices[0];
+  const auto place = requests_.emplace(id, std::move(active)).first;
+  try {
+    enqueue(leader);
+  } catch (...) {
+    requests_.erase(place);
+    throw;
+  }
   ++queued_;
-  ++counts_.requests;
 }
 
 void EngineCore::cancel(uint64_t id) {
@@ -311,6 +316,10 @@ void EngineCore::apply(const Piece& piece) {
   sequence.table.index(sequence.tokens);
   for (int64_t i = 0; i < piece.prompt_logprobs; ++i) {
     const size_t index = piece.first_query + static_cast<size_t>(i);
+    if (std::isnan(answers_[index].logprob)) {
+      fail(request, "the prompt has no log-probabilities: not all of its logits are finite");
+      return;
+    }
     request.prompt_logprobs.push_back(logprob_of(answers_[index], queries_[index].target));
   }
   if (piece.end < size_of(sequence.tokens)) return;
@@ -385,9 +394,13 @@ void EngineCore::tell(Event& event) {
   ActiveRequest& request = *event.request;
   if (event.sequence == nullptr) {
     if (!event.error.empty()) {
+      // Where all choices have ended before, it came too late to matter.
+      const bool told = std::all_of(request.choices.begin(), request.choices.end(),
+                                    [](const auto& choice) { return choice->told; });
+      if (told) return;
       for (const auto& choice : request.choices) choice->told = true;
       request.listener->on_error(std::move(event.error));
-    } else if (!request.cancelled) {
+    } else {
       request.listener->on_prompt(
           {size_of(request.request.prompt), request.cached_tokens, std::move(request.prompt_logprobs)});
       request.prompt_logprobs.clear();

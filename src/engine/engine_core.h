@@ -22,12 +22,13 @@ namespace atom {
 ///   apply()     takes the tokens, ends sequences, gives blocks back
 ///
 /// and publish() turns what apply() found into text and tells the listeners. While one thread is in
-/// compute(), another may call publish(), add(), cancel() and plan_ahead(), and nothing else.
+/// compute(), another may call publish(), add(), cancel(), plan_ahead() and what only asks, and nothing
+/// else.
 class EngineCore {
  public:
   EngineCore(const Model& model, const text::Tokenizer& tokenizer, const EngineOptions& options);
 
-  /// A request that has been validated; ids ascend.
+  /// A request that has been validated; ids ascend. Where it throws (bad_alloc), nothing has changed.
   void add(uint64_t id, Request request, std::shared_ptr<RequestListener> listener);
   void cancel(uint64_t id);
 
@@ -97,7 +98,6 @@ class EngineCore {
   /// Forgets requests that have nothing left.
   void sweep();
 
-  const Model* model_;
   const text::Tokenizer* tokenizer_;
   EngineOptions options_;
   PagedKvCache cache_;

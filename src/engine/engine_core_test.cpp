@@ -1,7 +1,10 @@
 #include "engine/engine_core.h"
 
 #include <cmath>
+#include <fstream>
+#include <iterator>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -342,6 +345,143 @@ TEST_F(EngineCoreTest, CancellationAtEveryMoment) {
       ASSERT_LE(got.tokens.size(), whole.tokens.size());
       EXPECT_TRUE(std::equal(got.tokens.begin(), got.tokens.end(), whole.tokens.begin()));
     }
+  }
+}
+
+TEST_F(EngineCoreTest, TheEndOfARequestIsToldOnce) {
+  // Its last token is there and yet to be told when the request is cancelled, or all of them are ended.
+  for (const bool cancels : {true, false}) {
+    EngineCore core = make(options_with(100));
+    const Request one = request(20, 1);
+    auto recorder = std::make_shared<Recorder>();
+    core.add(1, one, recorder);
+    step(core);
+    if (cancels) {
+      core.cancel(1);
+    } else {
+      core.fail_all("over");
+    }
+    finish(core);
+    expect_right(one, *recorder);
+  }
+}
+
+TEST_F(EngineCoreTest, AllAreTold) {
+  for (int moment = 0; moment < 12; ++moment) {
+    EngineCore core = make(options_with(40, 20));
+    const std::vector<Request> requests = mixed_requests(10);
+    std::vector<std::shared_ptr<Recorder>> recorders;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      recorders.push_back(std::make_shared<Recorder>());
+      core.add(i + 1, requests[i], recorders.back());
+    }
+    for (int i = 0; i < moment; ++i) step(core);
+    // In the middle of a step, as when its computation has failed.
+    if (moment % 2 == 1) core.prepare();
+    core.fail_all("over");
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_TRUE(recorders[i]->done());
+      EXPECT_EQ(recorders[i]->late(), 0);
+      if (recorders[i]->error().empty()) expect_right(requests[i], *recorders[i]);
+    }
+    EXPECT_EQ(core.queued(), 0);
+    // It is as new.
+    const Request one = request(20, 10);
+    auto recorder = std::make_shared<Recorder>();
+    core.add(100, one, recorder);
+    finish(core);
+    expect_right(one, *recorder);
+  }
+}
+
+TEST_F(EngineCoreTest, ARequestThatCanNotBeAddedLeavesNothing) {
+  EngineCore core = make(options_with(100));
+  Request one = request(20, 1);
+  one.sampling.top_p = 0;
+  EXPECT_THROW(core.add(1, one, std::make_shared<Recorder>()), UsageError);
+  EXPECT_EQ(core.queued(), 0);
+  finish(core);
+}
+
+TEST_F(EngineCoreTest, LogprobsOfAPromptAreComputedOnce) {
+  // Preempted sequences that are past their prompt go on as those without log-probabilities do.
+  std::vector<EngineStats> stats(2);
+  for (size_t k = 0; k < 2; ++k) {
+    EngineCore core = make(options_with(kContext / 4 + 4));
+    for (uint64_t i = 0; i < 8; ++i) {
+      Request one = request(30, 40, i);
+      if (k == 1) one.prompt_logprobs = 0;
+      core.add(i + 1, one, std::make_shared<Recorder>());
+    }
+    finish(core);
+    core.fill(stats[k]);
+  }
+  EXPECT_GT(stats[0].preemptions, 0u);
+  EXPECT_EQ(stats[0].preemptions, stats[1].preemptions);
+  EXPECT_EQ(stats[0].step_tokens, stats[1].step_tokens);
+}
+
+/// Makes a token's embedding NaN, behind the back of the model, which would not load it: it is where the file
+/// is mapped.
+void poison(const TinyModel& model, const test_support::TinyLlama& shape, int32_t token) {
+  const std::vector<float> embeddings = test_support::make_tiny_tensors(shape).front().values;
+  const auto row = std::span(embeddings)
+                       .subspan(static_cast<size_t>(token * shape.hidden), static_cast<size_t>(shape.hidden));
+  std::fstream file(model.checkpoint->path(), std::ios::in | std::ios::out | std::ios::binary);
+  const std::string bytes(std::istreambuf_iterator<char>(file), {});
+  const size_t place = bytes.find(test_support::encode_values({row.begin(), row.end()}, 0));
+  ASSERT_NE(place, std::string::npos);
+  const float nan = std::nanf("");
+  file.clear();
+  file.seekp(static_cast<std::streamoff>(place));
+  file.write(reinterpret_cast<const char*>(&nan), sizeof nan);
+}
+
+TEST_F(EngineCoreTest, LogitsThatAreNotFiniteEndTheirRequestAlone) {
+  constexpr int32_t kPoison = 287;
+  test_support::TinyLlama shape;
+  shape.tied = false;
+  const TinyModel model(shape);
+  poison(model, shape, kPoison);
+  const auto clean = [&](uint64_t seed) {
+    Request one = request(20, 12, seed);
+    for (int32_t& token : one.prompt) token %= kPoison;
+    one.sampling.logit_bias = {{kPoison, -100.0f}};
+    return one;
+  };
+  EngineCore core(*model.model, *model.tokenizer, options_with(100));
+  std::vector<Request> requests;
+  for (uint64_t i = 0; i < 8; ++i) requests.push_back(clean(i));
+  // One each whose first token can't be drawn, of two choices, and whose prompt has no log-probabilities.
+  for (const size_t i : {2, 3}) requests[i].prompt.back() = kPoison;
+  requests[3].n = 2;
+  requests[5].prompt[10] = kPoison;
+  requests[5].prompt_logprobs = 1;
+  requests[5].max_tokens = 0;
+  // And one that comes to it later.
+  requests[6].sampling.logit_bias = {{kPoison, 100.0f}};
+  std::vector<std::shared_ptr<Recorder>> recorders;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    recorders.push_back(std::make_shared<Recorder>(requests[i].n));
+    core.add(i + 1, requests[i], recorders.back());
+    step(core);
+  }
+  finish(core);
+  Generator generator(*model.model, *model.tokenizer, kContext, KvFormat::int4);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    SCOPED_TRACE(i);
+    ASSERT_TRUE(recorders[i]->done());
+    EXPECT_EQ(recorders[i]->late(), 0);
+    if (i == 2 || i == 3 || i == 5 || i == 6) {
+      EXPECT_NE(recorders[i]->error().find("finite"), std::string::npos) << recorders[i]->error();
+      EXPECT_EQ(recorders[i]->has(0), i == 6);
+      continue;
+    }
+    GenerationRequest asked;
+    asked.prompt = requests[i].prompt;
+    asked.max_tokens = requests[i].max_tokens;
+    asked.sampling = requests[i].sampling;
+    EXPECT_EQ(recorders[i]->choice().tokens, generator.generate(asked).tokens);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <memory>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -168,6 +169,66 @@ TEST_F(EngineTest, ClosingTellsEveryone) {
     EXPECT_EQ(recorder->late(), 0);
   }
   EXPECT_FALSE(recorders.back()->error().empty());
+}
+
+TEST_F(EngineTest, ClosingTellsThoseWhoHaveJustCome) {
+  for (uint64_t i = 0; i < 200; ++i) {
+    auto recorder = std::make_shared<Recorder>();
+    {
+      Engine engine(*tiny_.model, *tiny_.tokenizer, small_options());
+      engine.submit(request(20, 100, i), recorder);
+      for (uint64_t spin = 0; spin < i * 50; ++spin) std::atomic_signal_fence(std::memory_order_seq_cst);
+    }
+    ASSERT_TRUE(recorder->done());
+    EXPECT_EQ(recorder->late(), 0);
+  }
+}
+
+/// Breaks its word, in the middle of a step.
+class ThrowingListener : public RequestListener {
+ public:
+  void on_prompt(PromptResult) override {}
+  void on_delta(Delta) override { throw std::runtime_error("a listener threw"); }
+  void on_error(std::string) override { ++errors; }
+  std::atomic<int> errors{0};
+};
+
+TEST_F(EngineTest, AFailureTellsEveryoneAndRefusesNewcomers) {
+  Engine engine(*tiny_.model, *tiny_.tokenizer, small_options());
+  std::vector<std::shared_ptr<Recorder>> recorders;
+  for (uint64_t i = 0; i < 20; ++i) {
+    recorders.push_back(std::make_shared<Recorder>());
+    engine.submit(request(20, 100, i), recorders.back());
+  }
+  recorders[0]->wait_for_token();
+  const auto throwing = std::make_shared<ThrowingListener>();
+  const uint64_t id = engine.submit(request(5, 50), throwing);
+  for (const auto& recorder : recorders) {
+    recorder->wait();
+    EXPECT_EQ(recorder->late(), 0);
+  }
+  EXPECT_NE(recorders.back()->error().find("a listener threw"), std::string::npos);
+  wait_until_idle(engine);
+  EXPECT_EQ(throwing->errors, 1);
+  EXPECT_EQ(engine.failure(), "a listener threw");
+  const EngineStats stats = engine.stats();
+  EXPECT_TRUE(stats.failed);
+  EXPECT_EQ(stats.free_blocks, stats.blocks);
+  EXPECT_EQ(stats.running + stats.waiting, 0);
+  EXPECT_THROW(engine.submit(request(5, 5), std::make_shared<Recorder>()), Unavailable);
+  engine.cancel(id);
+  wait_until_idle(engine);
+}
+
+TEST_F(EngineTest, RequestsAreCountedAtOnce) {
+  Engine engine(*tiny_.model, *tiny_.tokenizer, small_options());
+  for (uint64_t i = 0; i < 100; ++i) {
+    const auto recorder = std::make_shared<Recorder>();
+    engine.submit(request(10, 2, i), recorder);
+    do {
+      ASSERT_EQ(engine.stats().requests, i + 1);
+    } while (!recorder->done());
+  }
 }
 
 TEST_F(EngineTest, OptionsOutOfRange) {

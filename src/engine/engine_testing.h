@@ -24,6 +24,7 @@ class Recorder : public RequestListener {
 
   void on_prompt(PromptResult result) override {
     const std::lock_guard lock(mutex_);
+    if (is_over() || !choices_.empty()) ++late_;
     ++prompts_;
     prompt_ = std::move(result);
   }
@@ -31,7 +32,7 @@ class Recorder : public RequestListener {
     {
       const std::lock_guard lock(mutex_);
       Choice& choice = choices_[delta.choice];
-      if (choice.finish_reason || !error_.empty()) ++late_;
+      if (choice.finish_reason || is_over() || (prompts_ == 0 && !delta.tokens.empty())) ++late_;
       choice.text += delta.text;
       choice.tokens.insert(choice.tokens.end(), delta.tokens.begin(), delta.tokens.end());
       choice.logprobs.insert(choice.logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
@@ -43,7 +44,7 @@ class Recorder : public RequestListener {
   void on_error(std::string message) override {
     {
       const std::lock_guard lock(mutex_);
-      if (!error_.empty()) ++late_;
+      if (is_over()) ++late_;
       error_ = std::move(message);
     }
     changed_.notify_all();
@@ -51,11 +52,11 @@ class Recorder : public RequestListener {
 
   bool done() const {
     const std::lock_guard lock(mutex_);
-    return finished_ == n_ || !error_.empty();
+    return is_over();
   }
   void wait() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return finished_ == n_ || !error_.empty(); });
+    changed_.wait(lock, [this] { return is_over(); });
   }
   /// Until a token is there, or all is over.
   void wait_for_token() {
@@ -69,10 +70,12 @@ class Recorder : public RequestListener {
   const PromptResult& prompt() const { return prompt_; }
   int prompts() const { return prompts_; }
   const std::string& error() const { return error_; }
-  /// Calls that came after the last one.
+  /// Calls out of turn: behind the last one, tokens before the prompt.
   int late() const { return late_; }
 
  private:
+  bool is_over() const { return finished_ == n_ || !error_.empty(); }
+
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   const int n_;

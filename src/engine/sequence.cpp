@@ -24,10 +24,6 @@ Sequence::Sequence(ActiveRequest& owner, int index, PagedKvCache& cache, const t
   for (const int32_t token : tokens) sampler.observe(token);
 }
 
-int64_t Sequence::generated() const {
-  return static_cast<int64_t>(tokens.size() - request->request.prompt.size());
-}
-
 ActiveRequest::ActiveRequest(uint64_t number, Request asked, int64_t context,
                              std::shared_ptr<RequestListener> to, PagedKvCache& cache,
                              const text::Tokenizer& tokenizer)
@@ -40,7 +36,7 @@ ActiveRequest::ActiveRequest(uint64_t number, Request asked, int64_t context,
 }
 
 bool ActiveRequest::wants_prompt_logprobs() const {
-  return request.prompt_logprobs && prompt_logprobs.size() + 1 < request.prompt.size();
+  return request.prompt_logprobs && !prompt_computed && prompt_logprobs.size() + 1 < request.prompt.size();
 }
 
 }  // namespace atom

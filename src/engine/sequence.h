@@ -26,8 +26,6 @@ struct Sequence {
     done  // no blocks, in no list
   };
 
-  /// Tokens of the answer.
-  int64_t generated() const;
   /// How many tokens the whole may have.
   int64_t limit() const { return limit_; }
 
@@ -57,6 +55,7 @@ struct ActiveRequest {
   ActiveRequest(uint64_t id, Request request, int64_t context, std::shared_ptr<RequestListener> listener,
                 PagedKvCache& cache, const text::Tokenizer& tokenizer);
 
+  /// Whether log-probabilities of the prompt are yet to be computed.
   bool wants_prompt_logprobs() const;
 
   uint64_t id;
