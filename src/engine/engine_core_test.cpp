@@ -494,7 +494,7 @@ TEST_F(EngineCoreTest, AThousandRandomRequests) {
   const std::vector<int32_t> shared = tiny_.random_tokens(40, 9);
   while (requests.size() < 1000) {
     for (uint64_t i = random.below(4); i > 0; --i) {
-      Request one = request(1 + random.below(20), 1 + static_cast<int64_t>(random.below(12)), random.next());
+      Request one = request(1 + random.below(20), static_cast<int64_t>(random.below(13)), random.next());
       if (random.below(2) == 0) {
         one.prompt.insert(one.prompt.begin(), shared.begin(),
                           shared.begin() + static_cast<int64_t>(random.below(40)));
@@ -502,18 +502,33 @@ TEST_F(EngineCoreTest, AThousandRandomRequests) {
       one.sampling.temperature = random.below(2) == 0 ? 0.0f : 0.8f;
       one.sampling.seed = random.next();
       if (random.below(8) == 0) one.n = 2 + static_cast<int>(random.below(3));
+      if (random.below(4) == 0) one.stop = {std::string(1, static_cast<char>('a' + random.below(26))), "t"};
+      if (random.below(4) == 0) one.stop_ids = tiny_.random_tokens(20, random.next());
+      if (random.below(6) == 0) one.prompt_logprobs = 1;
       recorders.push_back(std::make_shared<Recorder>(one.n));
       requests.push_back(one);
       cancelled.push_back(false);
       core.add(requests.size(), one, recorders.back());
     }
-    if (!requests.empty() && random.below(5) == 0) {
+    const auto cancel_one = [&] {
+      if (requests.empty() || random.below(20) != 0) return;
       const uint64_t back = random.below(std::min<uint64_t>(20, requests.size()));
       const uint64_t id = requests.size() - back;
       cancelled[id - 1] = true;
       core.cancel(id);
+    };
+    for (int i = 0; i < 3; ++i) {
+      cancel_one();
+      const bool busy = core.prepare();
+      cancel_one();
+      core.publish();
+      cancel_one();
+      if (!busy) continue;
+      core.plan_ahead();
+      core.compute();
+      cancel_one();
+      core.apply();
     }
-    for (int i = 0; i < 3; ++i) step(core);
   }
   finish(core);
   EngineStats stats;
@@ -523,7 +538,10 @@ TEST_F(EngineCoreTest, AThousandRandomRequests) {
   for (size_t i = 0; i < requests.size(); ++i) {
     ASSERT_TRUE(recorders[i]->done());
     EXPECT_EQ(recorders[i]->late(), 0);
-    if (!cancelled[i] && i % 7 == 0) expect_right(requests[i], *recorders[i]);
+    if (cancelled[i]) continue;
+    EXPECT_EQ(recorders[i]->prompt().logprobs.size(),
+              requests[i].prompt_logprobs ? requests[i].prompt.size() - 1 : 0);
+    if (i % 7 == 0) expect_right(requests[i], *recorders[i]);
   }
 }
 
