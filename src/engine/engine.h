@@ -86,9 +86,9 @@ class Engine {
   ~Engine();
 
   /// Queues a request; `listener` hears of it from the next step on. Returns its number, for cancel(). Throws
-  /// Error for an empty prompt, a token outside of the
-  /// vocabulary, n out of range; ContextExceeded for a prompt that leaves no room for a token; UsageError for
-  /// sampling settings out of range; Overloaded; Unavailable.
+  /// Error for an empty prompt, a token outside of the vocabulary, n out of range; ContextExceeded for a
+  /// prompt that leaves no room for a token; UsageError for sampling settings out of range; Overloaded;
+  /// Unavailable.
   uint64_t submit(Request request, std::shared_ptr<RequestListener> listener);
 
   /// Ends a request; its blocks are free at the end of the step in progress. The listener hears the choices
