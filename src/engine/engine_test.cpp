@@ -172,12 +172,17 @@ TEST_F(EngineTest, ClosingTellsEveryone) {
 }
 
 TEST_F(EngineTest, ClosingTellsThoseWhoHaveJustCome) {
-  for (uint64_t i = 0; i < 200; ++i) {
+  for (uint64_t i = 0; i < 100; ++i) {
     auto recorder = std::make_shared<Recorder>();
     {
       Engine engine(*tiny_.model, *tiny_.tokenizer, small_options());
+      // Its thread is up, and sleeps.
+      auto first = std::make_shared<Recorder>();
+      engine.submit(request(1, 1), first);
+      first->wait();
+      wait_until_idle(engine);
       engine.submit(request(20, 100, i), recorder);
-      for (uint64_t spin = 0; spin < i * 50; ++spin) std::atomic_signal_fence(std::memory_order_seq_cst);
+      for (uint64_t spin = 0; spin < i * 100; ++spin) std::atomic_signal_fence(std::memory_order_seq_cst);
     }
     ASSERT_TRUE(recorder->done());
     EXPECT_EQ(recorder->late(), 0);
