@@ -9,9 +9,6 @@
 namespace atom {
 namespace {
 
-/// Waiting sequences that a plan looks at.
-constexpr size_t kLookAhead = 32;
-
 int64_t size_of(const std::vector<int32_t>& tokens) {
   return static_cast<int64_t>(tokens.size());
 }
@@ -141,7 +138,7 @@ SchedulerState EngineCore::state() const {
   for (const Sequence* sequence : running_) state.running.push_back(state_of(*sequence));
   const auto room =
       static_cast<size_t>(std::max<int64_t>(options_.max_running - static_cast<int64_t>(running_.size()), 0));
-  const size_t most = std::min(room, kLookAhead);
+  const size_t most = std::min(room, kMostAdmitted);
   for (auto it = waiting_.begin(); it != waiting_.end() && state.waiting.size() < most; ++it) {
     const Sequence& sequence = *it->second;
     SequenceState waiting = state_of(sequence);

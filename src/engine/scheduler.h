@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -24,6 +25,9 @@ struct SequenceState {
 
   bool operator==(const SequenceState&) const = default;
 };
+
+/// Waiting sequences that it is worth telling a plan about: so many are admitted in a step at most.
+inline constexpr size_t kMostAdmitted = 64;
 
 /// All that a decision depends on.
 struct SchedulerState {

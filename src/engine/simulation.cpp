@@ -9,8 +9,6 @@
 namespace atom {
 namespace {
 
-constexpr size_t kLookAhead = 32;
-
 void promise(bool kept, const char* what) {
   if (!kept) throw std::logic_error(what);
 }
@@ -48,7 +46,7 @@ class Simulation {
     state_.running.clear();
     for (const size_t i : running_) state_.running.push_back(sequences_[i]);
     state_.waiting.clear();
-    for (auto it = waiting_.begin(); it != waiting_.end() && state_.waiting.size() < kLookAhead; ++it) {
+    for (auto it = waiting_.begin(); it != waiting_.end() && state_.waiting.size() < kMostAdmitted; ++it) {
       state_.waiting.push_back(sequences_[*it]);
     }
     const SchedulerPlan plan = schedule(state_);
