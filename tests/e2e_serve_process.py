@@ -306,6 +306,20 @@ def test_sigterm_ends_within_the_time_set():
         thread.join(10)
 
 
+def test_sigterm_amid_steps():
+    """The engine is still at work on requests that are cut: what it says of them must find who hears it."""
+    for _ in range(20):
+        with Server(TINY_MODEL, "--drain-timeout", "0.01") as server:
+            clients = [socket.create_connection((server.host, server.port), 10) for _ in range(8)]
+            for i, client in enumerate(clients):
+                text = json.dumps({"model": "gqa_tied_f32", "prompt": [1, 2, 3], "max_tokens": 230, "n": 8, "stream": i % 2 == 0, "ignore_eos": True})
+                client.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode())
+            time.sleep(0.05)
+            server.stop()
+        for client in clients:
+            client.close()
+
+
 def test_sigterm_while_idle_ends_at_once():
     with Server(TINY_MODEL) as server:
         assert server.stop() < 3
