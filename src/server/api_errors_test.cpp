@@ -220,10 +220,10 @@ TEST(ApiErrors, LargeThingsAreRefusedEarly) {
   expect_error(*api.post(kText, many), 400, "body: expected at most 256 members, found 257");
 }
 
-TEST(ApiErrors, TextsLongerThanTheContextAreNotReadToTheirEnd) {
+TEST(ApiErrors, TheFirstTextLongerThanTheContextIsTheLastThatIsRead) {
   ApiUnderTest api;
   const std::string longer(100, 'x');
-  const std::string text = "64 tokens for prompt and answer together; found more than 64 in the prompt";
+  const std::string text = "64 tokens for prompt and answer together; found 10";
   auto exchange = api.post(kText, {{"model", "tiny"}, {"prompt", {"a", longer, longer}}});
   expect_error(*exchange, 400, text);
   EXPECT_EQ(exchange->json().at("error").at("param"), "prompt[1]");

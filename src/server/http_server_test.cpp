@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "server/response_state.h"
 #include "server/testing/http_client.h"
 #include "server/testing/test_server.h"
 
@@ -242,6 +243,18 @@ TEST(HttpServer, RefusesWhatIsMalformed) {
     EXPECT_EQ(error_of(response).at("type"), "invalid_request_error") << printable(text);
     client.half_close();
     EXPECT_TRUE(client.closes_within(milliseconds(3000))) << printable(text);
+  }
+}
+
+TEST(ResponseState, NobodyHearsOfTheEndBehindTheResponse) {
+  int closed = 0;
+  for (const bool answered : {false, true}) {
+    const auto state = std::make_shared<ResponseState>([] {}, 100);
+    const auto exchange = state->make_exchange();
+    exchange->on_closed([&] { ++closed; });
+    if (answered) exchange->send({});
+    state->close();
+    EXPECT_EQ(closed, 1) << answered;
   }
 }
 

@@ -29,11 +29,9 @@ std::vector<int32_t> encode_text(const Service& service, const std::string& text
   if (text.size() / service.max_token_bytes > static_cast<size_t>(context)) {
     refuse_length(context, fmt::format("a text of {} bytes", text.size()), field);
   }
-  text::EncodeOptions options{.add_special_tokens = add_special_tokens};
-  if (length == Length::context) options.max_tokens = static_cast<size_t>(context);
-  std::vector<int32_t> tokens = service.tokenizer.encode(text, options);
-  if (tokens.size() > options.max_tokens) {
-    refuse_length(context, fmt::format("more than {} in the prompt", context), field);
+  std::vector<int32_t> tokens = service.tokenizer.encode(text, {.add_special_tokens = add_special_tokens});
+  if (length == Length::context && tokens.size() > static_cast<size_t>(context)) {
+    refuse_length(context, fmt::format("{} in the prompt", tokens.size()), field);
   }
   return tokens;
 }

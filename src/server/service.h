@@ -43,7 +43,7 @@ void check_model(Fields& fields, const ApiOptions& options);
 enum class Length { any, context };
 
 /// Tokens of a text. RequestError 400 context_length_exceeded, naming `field`, for a text whose bytes can't
-/// fit in the context; for Length::context also for one whose tokens do not, without reading all of it.
+/// fit in the context, and for Length::context for one whose tokens do not.
 std::vector<int32_t> encode_text(const Service& service, const std::string& text, bool add_special_tokens,
                                  const std::string& field, Length length);
 

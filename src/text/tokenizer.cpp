@@ -26,16 +26,12 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
   Pieces pieces;
   Bpe::Scratch scratch;
   for (const Segment& segment : segments) {
-    if (out.size() > options.max_tokens) break;
     if (segment.id >= 0) {
       out.push_back(segment.id);
       continue;
     }
     pre_tokenize(data_->steps, segment.text, pieces);
-    for (const std::string_view word : pieces.list) {
-      if (out.size() > options.max_tokens) break;
-      data_->model->encode(word, scratch, out);
-    }
+    for (const std::string_view word : pieces.list) data_->model->encode(word, scratch, out);
   }
 
   if (options.add_special_tokens) out.insert(out.end(), data_->suffix.begin(), data_->suffix.end());

@@ -1,8 +1,6 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -21,8 +19,6 @@ struct EncodeOptions {
   /// Read special tokens written in the text as such; otherwise they are text like any other, which is what
   /// untrusted text wants.
   bool parse_special = true;
-  /// Stop soon behind so many tokens: whoever refuses what is longer need not have all of it.
-  size_t max_tokens = std::numeric_limits<size_t>::max();
 };
 
 /// Text to token ids and back, as a Hugging Face `tokenizer.json` describes it. Ids equal those of the PyPI
