@@ -172,7 +172,7 @@ def test_tls_files_that_are_wrong(certificate, tmp_path):
 
 @pytest.mark.parametrize("flags, code", [
     (["--port", "70000"], 2), (["--port", "x"], 2), (["--no-such-flag"], 2), (["--max-running", "0"], 2), (["--max-step-tokens", "0"], 2),
-    (["--config", "no/such/file"], None), (["--host", "999.1.1.1"], 1), (["--cache-tokens", "1"], None), (["--context", "100000"], None)])
+    (["--config", "no/such/file"], None), (["--host", "999.1.1.1"], 1), (["--host", ""], 1), (["--max-waiting", "0"], 2), (["--cache-tokens", "1"], None), (["--context", "100000"], None)])
 def test_bad_flags(flags, code):
     result = run("serve", TINY_MODEL, *([] if "--port" in flags else ["--port", 0]), *flags, timeout=30)
     assert_fails(result, code if code is not None else result.returncode)
@@ -204,6 +204,9 @@ def test_config_files_that_are_wrong(tmp_path):
     for text in ("no-such-setting = 1\n", "max-running = many\n", "[[[\n"):
         (tmp_path / "serve.toml").write_text(text)
         assert run("serve", TINY_MODEL, "--port", 0, "--config", tmp_path / "serve.toml", timeout=30).returncode in (1, 2)
+    (tmp_path / "serve.toml").write_text("cache-tokens = 4096\n")
+    result = run("serve", TINY_MODEL, "--port", 0, "--cache-memory", "1MB", "--config", tmp_path / "serve.toml", timeout=30)
+    assert "excludes --cache-memory" in assert_fails(result, 2)
     result = run("serve", TINY_MODEL, env={"ATOM_SERVE_PORT": "many"}, timeout=30)
     assert result.returncode in (1, 2) and result.stderr.count("error: ") == 1
 
@@ -301,6 +304,20 @@ def test_sigterm_ends_within_the_time_set():
         assert server.stop() < 5
     for thread, _ in streams:
         thread.join(10)
+
+
+def test_sigterm_amid_steps():
+    """The engine is still at work on requests that are cut: what it says of them must find who hears it."""
+    for _ in range(20):
+        with Server(TINY_MODEL, "--drain-timeout", "0.01") as server:
+            clients = [socket.create_connection((server.host, server.port), 10) for _ in range(8)]
+            for i, client in enumerate(clients):
+                text = json.dumps({"model": "gqa_tied_f32", "prompt": [1, 2, 3], "max_tokens": 230, "n": 8, "stream": i % 2 == 0, "ignore_eos": True})
+                client.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode())
+            time.sleep(0.05)
+            server.stop()
+        for client in clients:
+            client.close()
 
 
 def test_sigterm_while_idle_ends_at_once():

@@ -4,6 +4,7 @@
 #include <ctime>
 #include <memory>
 #include <new>
+#include <optional>
 #include <thread>
 
 #include "base/error.h"
@@ -60,9 +61,11 @@ void run(const ServeOptions& options) {
   const auto model = load_weights(*checkpoint, device);
   const EngineOptions engine_options = options.engine_options(*model);
   spdlog::info("settings: {}", options.describe(engine_options));
+  // Destroyed behind the engine: until then the engine tells it of requests whose clients have gone.
+  std::optional<server::Api> api;
   Engine engine(*model, tokenizer, engine_options);
-  server::Api api(engine, tokenizer, api_options(options, *checkpoint, tokenizer));
-  http.on_response = [&api](std::string_view path, unsigned status) { api.count_response(path, status); };
+  api.emplace(engine, tokenizer, api_options(options, *checkpoint, tokenizer));
+  http.on_response = [&api](std::string_view path, unsigned status) { api->count_response(path, status); };
   http.needs_no_key = [](std::string_view path) {
     return path == "/health" || path == "/ready" || server::is_page_path(path);
   };
@@ -72,7 +75,7 @@ void run(const ServeOptions& options) {
                             [&api](server::HttpRequest request, std::shared_ptr<server::Exchange> exchange) {
                               if (auto page = server::page_response(request))
                                 return exchange->send(std::move(*page));
-                              api.handle(std::move(request), std::move(exchange));
+                              api->handle(std::move(request), std::move(exchange));
                             });
   throw_if_interrupted();
   spdlog::info("listening on {}://{}:{}", scheme, host, server.port());
@@ -80,7 +83,7 @@ void run(const ServeOptions& options) {
   const auto limit = options.drain_timeout();
   spdlog::info("a signal has come: responses in progress have {:.1f} s to end",
                std::chrono::duration<double>(limit).count());
-  api.set_draining();
+  api->set_draining();
   if (!server.drain(limit)) spdlog::warn("responses in progress are broken off");
   server.stop();
 }

@@ -81,7 +81,7 @@ void ServeOptions::add_engine_options(CLI::App& command) {
   command
       .add_option("--max-waiting", engine_.max_waiting,
                   "Requests that wait for their turn, at most; beyond that they get status 429")
-      ->check(CLI::Range(0, 1 << 20))
+      ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   command.add_flag("--no-prefix-cache", no_prefix_cache_,
                    "Compute every prompt whole, whatever others began alike");
@@ -159,6 +159,10 @@ void ServeOptions::read_config() {
       throw UsageError(fmt::format("{}: unknown setting '{}'", where, printable(item.fullname())));
     }
     if (option->count() > 0) continue;
+    for (const CLI::Option* other : option->get_excludes()) {
+      if (other->count() == 0) continue;
+      throw UsageError(fmt::format("{}: {} excludes {}", where, option->get_name(), other->get_name()));
+    }
     try {
       if (option->get_expected_max() == 0) {
         option->add_result(command_->get_config_formatter()->to_flag(item));

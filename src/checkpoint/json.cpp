@@ -44,10 +44,12 @@ class Builder : public nlohmann::json_sax<ordered_json> {
 
   bool parse_error(size_t position, const std::string& token,
                    const nlohmann::detail::exception& error) override {
-    // what() is "[json.exception.parse_error.101] parse error at line 1, column 2: reason"; the reason is
-    // after it.
+    // what() is "[json.exception.parse_error.101] parse error at line 1, column 2: reason", or
+    // "[json.exception.out_of_range.406] number overflow parsing '1e999'".
     std::string_view reason = error.what();
-    if (const size_t at = reason.find("parse error"); at != std::string_view::npos) reason.remove_prefix(at);
+    if (const size_t at = reason.find("] "); reason.starts_with('[') && at != std::string_view::npos) {
+      reason.remove_prefix(at + 2);
+    }
     fail("{}: invalid JSON at byte {}: {}", source_, position, printable(reason, 200));
   }
 

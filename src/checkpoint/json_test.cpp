@@ -51,6 +51,13 @@ TEST(Json, RefusesWhatIsNotOneDocument) {
   EXPECT_NE(error_of("{\"a\":1,\"a\":2}").find("\"a\" appears twice"), std::string::npos);
 }
 
+TEST(Json, ErrorsDoNotNameTheLibrary) {
+  EXPECT_EQ(error_of("[1e999]"), "file.json: invalid JSON at byte 6: number overflow parsing '1e999'");
+  for (const char* text : {"", "[1,,2]", "\"\xff\"", "1e999"}) {
+    EXPECT_EQ(error_of(text).find("json.exception"), std::string::npos) << error_of(text);
+  }
+}
+
 TEST(Json, EveryPrefixOfADocumentIsAnError) {
   const std::string text = R"({"a":[1.5,{"b":"x\u0041","c":null}],"d":true})";
   ASSERT_EQ(error_of(text), "");

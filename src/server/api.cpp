@@ -54,6 +54,14 @@ HttpResponse retry_later(unsigned status, std::string_view message, const char* 
   return response;
 }
 
+/// The field that an error of the engine begins with: "n: expected ...".
+std::optional<std::string_view> field_of(std::string_view message) {
+  const size_t end = message.find(':');
+  constexpr std::string_view kNames = "abcdefghijklmnopqrstuvwxyz_";
+  if (end == 0 || end == std::string_view::npos || message.find_first_not_of(kNames) != end) return {};
+  return message.substr(0, end);
+}
+
 /// Bodies that say they are something else than JSON. Nothing said, or plain text, is taken for JSON.
 void check_content_type(const HttpRequest& request) {
   std::string type(request.header("content-type").substr(0, request.header("content-type").find(';')));
@@ -90,7 +98,7 @@ class Api::Impl {
     } catch (const Unavailable& error) {
       exchange->send(retry_later(503, error.what(), "5"));
     } catch (const Error& error) {
-      exchange->send(error_response(400, error.what()));
+      exchange->send(error_response(400, error.what(), field_of(error.what())));
     } catch (const std::exception& error) {
       spdlog::error("a request could not be answered: {}", error.what());
       exchange->send(error_response(500, "the server could not answer the request"));

@@ -39,7 +39,8 @@ struct ApiOptions {
 /// Thread-safe.
 class Api {
  public:
-  /// Engine and tokenizer must outlive it.
+  /// Tokenizer and engine must outlive its calls. It must outlive the engine's thread, which tells it of what
+  /// has been asked: destroy the engine first.
   Api(Engine& engine, const text::Tokenizer& tokenizer, ApiOptions options);
   /// Over what stands for an engine (submitter.h).
   Api(std::unique_ptr<Submitter> submitter, const text::Tokenizer& tokenizer, ApiOptions options);

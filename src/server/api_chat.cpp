@@ -61,7 +61,7 @@ void chat(Service& service, Call call) {
   fields.required("messages", "a list of messages");
   fields.finish();
 
-  std::vector<int32_t> prompt = encode_chat(service, fields);
+  std::vector<int32_t> prompt = encode_chat(service, fields, Length::context);
   if (prompt.empty()) refuse_field("messages", "the chat template makes no token of them");
   Request request = make_request(service, asked, std::move(prompt), max_tokens, "messages");
   if (logprobs) request.logprobs = static_cast<int>(top_logprobs.value_or(0));

@@ -12,13 +12,14 @@ constexpr std::string_view kPromptForms =
     "a string, a list of strings, a list of token ids, or a list of lists of token ids";
 
 /// The prompts, one an item: "prompt" has four forms.
-std::vector<CompletionPrompt> read_prompts(const Service& service, const Json& value,
-                                           bool add_special_tokens) {
+std::vector<CompletionPrompt> read_prompts(const Service& service, const Json& value, bool add_special_tokens,
+                                           int64_t n) {
   const auto of_text = [&](const std::string& text, const std::string& field) {
-    return CompletionPrompt{encode_text(service, text, add_special_tokens, field), text, true};
+    return CompletionPrompt{encode_text(service, text, add_special_tokens, field, Length::context), text,
+                            true};
   };
   const auto of_tokens = [&](const Json& list, const std::string& field) {
-    return CompletionPrompt{read_token_ids(list, field), "", false};
+    return CompletionPrompt{read_token_ids(list, field, service.tokenizer.vocab_size()), "", false};
   };
   std::vector<CompletionPrompt> prompts;
   if (value.is_string()) {
@@ -33,6 +34,10 @@ std::vector<CompletionPrompt> read_prompts(const Service& service, const Json& v
     if (value.size() > static_cast<size_t>(service.options.max_choices)) {
       refuse_field("prompt", fmt::format("expected at most {} prompts, found {}", service.options.max_choices,
                                          value.size()));
+    }
+    if (static_cast<int64_t>(value.size()) * n > service.options.max_choices) {
+      refuse_field("n", fmt::format("expected at most {} choices in all, found {} prompts with n {}",
+                                    service.options.max_choices, value.size(), n));
     }
     const bool texts = value.front().is_string();
     for (size_t i = 0; i < value.size(); ++i) {
@@ -73,11 +78,7 @@ void complete(Service& service, Call call) {
   const Json& prompt = fields.required("prompt", kPromptForms);
   fields.finish();
 
-  std::vector<CompletionPrompt> prompts = read_prompts(service, prompt, add_special_tokens);
-  if (static_cast<int64_t>(prompts.size()) * asked.n > service.options.max_choices) {
-    refuse_field("n", fmt::format("expected at most {} choices in all, found {} prompts with n {}",
-                                  service.options.max_choices, prompts.size(), asked.n));
-  }
+  std::vector<CompletionPrompt> prompts = read_prompts(service, prompt, add_special_tokens, asked.n);
   std::vector<Request> requests;
   for (size_t i = 0; i < prompts.size(); ++i) {
     CompletionPrompt& item = prompts[i];

@@ -47,6 +47,7 @@ const BadRequest kBadRequests[] = {
     {kText, R"({"repetition_penalty": 0})", "repetition_penalty", "0.01"},
     {kText, R"({"presence_penalty": 2.1})", "presence_penalty", "from -2 to 2"},
     {kText, R"({"frequency_penalty": true})", "frequency_penalty", "from -2 to 2"},
+    {kText, R"({"stop_token_ids": [5, 260]})", "stop_token_ids[1]", "a token id below 260"},
     {kText, R"({"n": 0})", "n", "from 1 to 16"},
     {kText, R"({"n": 17})", "n", "from 1 to 16"},
     {kText, R"({"n": 1.5})", "n", "expected an integer"},
@@ -86,6 +87,7 @@ const BadRequest kBadRequests[] = {
     {kText, R"({"prompt": [1, "a"]})", "prompt[1]", "token id"},
     {kText, R"({"prompt": [1, 2.5]})", "prompt[1]", "token id"},
     {kText, R"({"prompt": [4294967296]})", "prompt[0]", "token id"},
+    {kText, R"({"prompt": [[1], [2, 260]]})", "prompt[1][1]", "a token id below 260"},
     {kText, R"({"prompt": ["a", [1]]})", "prompt", "a list of strings"},
     {kText, R"({"prompt": [[1], {}]})", "prompt", "a list of strings"},
     {kText, R"({"prompt": ["","","","","","","","","","","","","","","","",""]})", "prompt", "at most 16"},
@@ -145,6 +147,7 @@ const BadRequest kBadRequests[] = {
     {"/tokenize", R"({"prompt": 7})", "prompt", "a string"},
     {"/detokenize", R"({"tokens": "a"})", "tokens", "list of token ids"},
     {"/detokenize", R"({"tokens": [1, -1]})", "tokens[1]", "token id"},
+    {"/detokenize", R"({"tokens": [260]})", "tokens[0]", "a token id below 260"},
     {"/detokenize", R"({"x": 1, "tokens": []})", "x", "unknown field", 400, "unknown_parameter"},
 };
 
@@ -212,6 +215,24 @@ TEST(ApiErrors, LargeThingsAreRefusedEarly) {
   for (int i = 0; i < 1025; ++i) bias[std::to_string(i)] = 1;
   expect_error(*api.post(kText, {{"model", "tiny"}, {"prompt", "a"}, {"logit_bias", bias}}), 400,
                "at most 1024 tokens, found 1025");
+  Json many = {{"model", "tiny"}, {"prompt", "a"}};
+  for (int i = 0; i < 255; ++i) many[std::to_string(i)] = 1;
+  expect_error(*api.post(kText, many), 400, "body: expected at most 256 members, found 257");
+}
+
+TEST(ApiErrors, TheFirstTextLongerThanTheContextIsTheLastThatIsRead) {
+  ApiUnderTest api;
+  const std::string longer(100, 'x');
+  const std::string text = "64 tokens for prompt and answer together; found 10";
+  auto exchange = api.post(kText, {{"model", "tiny"}, {"prompt", {"a", longer, longer}}});
+  expect_error(*exchange, 400, text);
+  EXPECT_EQ(exchange->json().at("error").at("param"), "prompt[1]");
+  EXPECT_EQ(exchange->json().at("error").at("code"), "context_length_exceeded");
+  const Json messages = {{{"role", "user"}, {"content", longer}}};
+  expect_error(*api.post(kChat, {{"model", "tiny"}, {"messages", messages}}), 400, text);
+  EXPECT_TRUE(api.engine->submitted.empty());
+  // Who asks how many they are hears it.
+  EXPECT_EQ(api.post("/tokenize", {{"prompt", longer}})->json().at("count"), 101);
 }
 
 TEST(ApiErrors, WhatTheEngineSays) {
@@ -228,7 +249,9 @@ TEST(ApiErrors, WhatTheEngineSays) {
   api.engine->refuse = [](size_t) { throw Error("token 300 is outside of the vocabulary"); };
   expect_error(*api.post(kText, body), 400, "token 300");
   api.engine->refuse = [](size_t) { throw UsageError("top_p: no"); };
-  expect_error(*api.post(kText, body), 400, "top_p: no");
+  exchange = api.post(kText, body);
+  expect_error(*exchange, 400, "top_p: no");
+  EXPECT_EQ(exchange->json().at("error").at("param"), "top_p");
   api.engine->refuse = [](size_t) { throw std::bad_alloc(); };
   expect_error(*api.post(kText, body), 500, "could not answer");
 }

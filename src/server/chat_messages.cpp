@@ -59,7 +59,7 @@ Json read_message(const Json& value, const std::string& path) {
 
 }  // namespace
 
-std::vector<int32_t> encode_chat(const Service& service, Fields& fields) {
+std::vector<int32_t> encode_chat(const Service& service, Fields& fields, Length length) {
   const Json& list = fields.required("messages", "a list of messages");
   if (!list.is_array()) refuse_value("messages", "a list of messages", list);
   if (list.empty() || list.size() > kMaxMessages) {
@@ -89,7 +89,7 @@ std::vector<int32_t> encode_chat(const Service& service, Fields& fields) {
     throw RequestError(400, fmt::format("messages: {}", printable(error.what(), 300)), "messages");
   }
   // The template writes the special tokens itself.
-  return encode_text(service, text, false, "messages");
+  return encode_text(service, text, false, "messages", length);
 }
 
 }  // namespace atom::server

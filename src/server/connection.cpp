@@ -19,6 +19,8 @@ using std::chrono::milliseconds;
 constexpr milliseconds kLinger{1000};
 /// Bytes that are read ahead while a response is in progress.
 constexpr size_t kReadAhead = 64 << 10;
+/// Room for output that a connection keeps from one response to the next.
+constexpr size_t kKeptOutput = 64 << 10;
 
 }  // namespace
 
@@ -297,6 +299,9 @@ void Connection::finish_response() {
   set_keepalive_probes(socket_.native_handle(), false);
   request_ = {};
   complete_ = false;
+  for (std::string* buffer : {&output_, &writing_}) {
+    if (buffer->capacity() > kKeptOutput) buffer->shrink_to_fit();
+  }
   if (!keep_alive_ || context_->draining || (input_ended_ && input_.empty())) return linger();
   state_ = State::idle;
   arm(context_->options.idle_timeout);

@@ -68,14 +68,14 @@ std::vector<std::pair<int32_t, float>> read_logit_bias(Fields& fields, int32_t v
   return biases;
 }
 
-std::vector<int32_t> read_stop_ids(Fields& fields) {
+std::vector<int32_t> read_stop_ids(Fields& fields, int32_t vocab) {
   const Json* value = fields.find("stop_token_ids");
   if (!value) return {};
   const std::string path = fields.path_of("stop_token_ids");
   if (value->is_array() && value->size() > kMaxStopIds) {
     refuse_field(path, fmt::format("expected at most {} tokens, found {}", kMaxStopIds, value->size()));
   }
-  return read_token_ids(*value, path);
+  return read_token_ids(*value, path, vocab);
 }
 
 /// A stream of its own for every request that names no seed.
@@ -150,7 +150,7 @@ GenerationFields read_generation_fields(Fields& fields, const text::Tokenizer& t
   out.sampling = read_sampling(fields, tokenizer.vocab_size());
   out.n = static_cast<int>(fields.integer("n", 1, max_n).value_or(1));
   out.stop = read_stop(fields);
-  out.stop_ids = read_stop_ids(fields);
+  out.stop_ids = read_stop_ids(fields, tokenizer.vocab_size());
   out.ignore_eos = fields.boolean("ignore_eos").value_or(false);
   out.skip_special_tokens = fields.boolean("skip_special_tokens").value_or(true);
   out.return_token_ids = fields.boolean("return_token_ids").value_or(false);

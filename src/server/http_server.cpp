@@ -19,6 +19,8 @@ constexpr std::chrono::milliseconds kAcceptPause{100};
 constexpr size_t kRefusedAtOnce = 64;
 
 void check(const HttpOptions& options) {
+  // The resolver takes it for all addresses.
+  require(!options.host.empty(), "host: expected an address to listen on, found nothing");
   require(options.threads >= 1, "HTTP threads: expected at least 1, found {}", options.threads);
   require(options.max_header_bytes >= 256, "largest header: expected at least 256 bytes, found {}",
           options.max_header_bytes);

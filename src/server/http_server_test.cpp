@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "server/response_state.h"
 #include "server/testing/http_client.h"
 #include "server/testing/test_server.h"
 
@@ -171,6 +172,15 @@ TEST(HttpServer, RefusesWhatIsMalformed) {
       {"GET echo HTTP/1.1\r\nHost: h\r\n\r\n", 400},
       {"GET ftp://host/echo HTTP/1.1\r\nHost: h\r\n\r\n", 400},
       {"GET http:///echo HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+      {"GET http://[::/ HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+      {"GET http://[]/ HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+      {"GET http://[::1]x/ HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+      {"GET http://user@host/ HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+      {"GET http://host:8a/ HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+      {"GET http://:80/ HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+      {"GET /echo HTTP/1.1\r\nHost: [::\r\n\r\n", 400},
+      {"GET /echo HTTP/1.1\r\nHost: a b\r\n\r\n", 400},
+      {"GET /echo HTTP/1.1\r\nHost: a/b\r\n\r\n", 400},
       {"GET /% HTTP/1.1\r\nHost: h\r\n\r\n", 400},
       {"GET /%4 HTTP/1.1\r\nHost: h\r\n\r\n", 400},
       {"GET /%gg HTTP/1.1\r\nHost: h\r\n\r\n", 400},
@@ -236,10 +246,24 @@ TEST(HttpServer, RefusesWhatIsMalformed) {
   }
 }
 
+TEST(ResponseState, NobodyHearsOfTheEndBehindTheResponse) {
+  int closed = 0;
+  for (const bool answered : {false, true}) {
+    const auto state = std::make_shared<ResponseState>([] {}, 100);
+    const auto exchange = state->make_exchange();
+    exchange->on_closed([&] { ++closed; });
+    if (answered) exchange->send({});
+    state->close();
+    EXPECT_EQ(closed, 1) << answered;
+  }
+}
+
 TEST(HttpServer, TakesUnusualRequests) {
   const std::pair<std::string, std::string> cases[] = {
       {"GET http://host:80/echo?a HTTP/1.1\r\nHost: h\r\n\r\n", "GET /echo a "},
       {"GET HTTPS://host/echo HTTP/1.1\r\nHost: h\r\n\r\n", "GET /echo  "},
+      {"GET http://[::1]:80/echo HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "GET /echo  "},
+      {"GET /echo HTTP/1.1\r\nHost:\r\n\r\n", "GET /echo  "},
       {"GET http://host?x=1 HTTP/1.1\r\nHost: h\r\n\r\n", "GET / x=1 "},
       {"GET /e%63ho?%zz HTTP/1.1\r\nHost: h\r\n\r\n", "GET /echo %zz "},
       {"GET /%C3%A4/..//b HTTP/1.1\r\nHost: h\r\n\r\n", "GET /\xc3\xa4/..//b  "},

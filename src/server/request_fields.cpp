@@ -61,6 +61,12 @@ Json parse_body(std::string_view body) {
 
 Fields::Fields(const Json& object, std::string path) : object_(object), path_(std::move(path)) {
   if (!object.is_object()) refuse_value(path_.empty() ? "body" : path_, "an object", object);
+  // Members are looked for one by one.
+  constexpr size_t kMaxMembers = 256;
+  if (object.size() > kMaxMembers) {
+    refuse_field(path_.empty() ? "body" : path_,
+                 fmt::format("expected at most {} members, found {}", kMaxMembers, object.size()));
+  }
 }
 
 std::string Fields::path_of(std::string_view name) const {
@@ -128,14 +134,14 @@ void Fields::finish() const {
   }
 }
 
-std::vector<int32_t> read_token_ids(const Json& list, const std::string& field) {
+std::vector<int32_t> read_token_ids(const Json& list, const std::string& field, int32_t vocab) {
   if (!list.is_array()) refuse_value(field, "a list of token ids", list);
   std::vector<int32_t> tokens;
   tokens.reserve(list.size());
   for (size_t i = 0; i < list.size(); ++i) {
     const std::optional<int64_t> id = to_integer(list[i]);
-    if (!id || *id < 0 || *id > std::numeric_limits<int32_t>::max()) {
-      refuse_value(fmt::format("{}[{}]", field, i), "a token id", list[i]);
+    if (!id || *id < 0 || *id >= vocab) {
+      refuse_value(fmt::format("{}[{}]", field, i), fmt::format("a token id below {}", vocab), list[i]);
     }
     tokens.push_back(static_cast<int32_t>(*id));
   }

@@ -80,7 +80,7 @@ class Fields {
   std::set<std::string, std::less<>> known_;
 };
 
-/// A list of token ids of at least 0. `field` names it in errors.
-std::vector<int32_t> read_token_ids(const Json& list, const std::string& field);
+/// A list of token ids of a vocabulary of this size. `field` names it in errors.
+std::vector<int32_t> read_token_ids(const Json& list, const std::string& field, int32_t vocab);
 
 }  // namespace atom::server

@@ -51,13 +51,39 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
+/// "host", "host:port", "[::1]:port" (RFC 3986, section 3.2), without a user.
+bool is_authority(std::string_view text) {
+  std::string_view port;
+  if (text.starts_with('[')) {
+    const size_t close = text.find(']');
+    if (close == std::string_view::npos || close < 2) return false;
+    if (text.substr(1, close - 1).find_first_not_of("0123456789abcdefABCDEF:.") != std::string_view::npos)
+      return false;
+    port = text.substr(close + 1);
+  } else {
+    const size_t colon = std::min(text.find(':'), text.size());
+    const std::string_view host = text.substr(0, colon);
+    constexpr std::string_view kMarks = "-._~%!$&'()*+,;=";
+    if (host.empty() || !std::all_of(host.begin(), host.end(), [&](char c) {
+          const char letter = lower(c);
+          return (letter >= 'a' && letter <= 'z') || (c >= '0' && c <= '9') || (c & 0x80) != 0 ||
+                 kMarks.find(c) != std::string_view::npos;
+        })) {
+      return false;
+    }
+    port = text.substr(colon);
+  }
+  return port.empty() || (port[0] == ':' && port.size() <= 6 &&
+                          port.find_first_not_of("0123456789", 1) == std::string_view::npos);
+}
+
 /// Takes "http://authority" off; false when the target is of another form.
 bool strip_authority(std::string_view& target) {
   for (const std::string_view scheme : {"http://", "https://"}) {
     if (!equal_ignoring_case(target.substr(0, scheme.size()), scheme)) continue;
     target.remove_prefix(scheme.size());
     const size_t end = std::min(target.find_first_of("/?"), target.size());
-    if (end == 0) return false;
+    if (end == 0 || !is_authority(target.substr(0, end))) return false;
     target.remove_prefix(end);
     return true;
   }
@@ -88,7 +114,8 @@ std::string parse_target(std::string_view target, HttpRequest& request) {
   }
   std::string_view rest = target;
   if (!rest.empty() && rest[0] != '/' && !strip_authority(rest)) {
-    return fmt::format("the request target must begin with '/', found '{}'", printable(target));
+    return fmt::format("the request target must be '/path' or 'http://host/path', found '{}'",
+                       printable(target));
   }
   if (target.empty()) return "the request target is empty";
   if (rest.find('#') != std::string_view::npos) return "the request target has a fragment ('#')";
@@ -115,6 +142,10 @@ std::string check_headers(const HttpRequest& request, bool http11) {
     if (count(name) > 1) return fmt::format("the header '{}' comes more than once", name);
   }
   if (http11 && count("host") == 0) return "HTTP/1.1 requests need the header 'host'";
+  const std::string_view host = request.header("host");
+  if (!host.empty() && !is_authority(host)) {
+    return fmt::format("the header 'host' must be a host and perhaps a port, found '{}'", printable(host));
+  }
   const std::string_view encoding = request.header("transfer-encoding");
   if (count("transfer-encoding") > 0) {
     if (count("content-length") > 0) return "both 'content-length' and 'transfer-encoding' are given";

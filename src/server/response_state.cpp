@@ -38,6 +38,7 @@ void ResponseState::send(HttpResponse response, bool streamed) {
   assert(!begun_);
   begun_ = true;
   done_ = !streamed;
+  if (done_) closed_callback_ = nullptr;
   if (closed_) return;
   output_.head = std::move(response);
   output_.streamed = streamed;

@@ -24,12 +24,16 @@ void check_model(Fields& fields, const ApiOptions& options) {
 }
 
 std::vector<int32_t> encode_text(const Service& service, const std::string& text, bool add_special_tokens,
-                                 const std::string& field) {
+                                 const std::string& field, Length length) {
   const int64_t context = service.submitter->context();
   if (text.size() / service.max_token_bytes > static_cast<size_t>(context)) {
     refuse_length(context, fmt::format("a text of {} bytes", text.size()), field);
   }
-  return service.tokenizer.encode(text, {.add_special_tokens = add_special_tokens});
+  std::vector<int32_t> tokens = service.tokenizer.encode(text, {.add_special_tokens = add_special_tokens});
+  if (length == Length::context && tokens.size() > static_cast<size_t>(context)) {
+    refuse_length(context, fmt::format("{} in the prompt", tokens.size()), field);
+  }
+  return tokens;
 }
 
 Request make_request(const Service& service, const GenerationFields& asked, std::vector<int32_t> prompt,

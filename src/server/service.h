@@ -39,12 +39,16 @@ Json detokenize(Service& service, const Json& body);
 /// 404 unless `model` is served here; 400 where it is missing.
 void check_model(Fields& fields, const ApiOptions& options);
 
-/// Tokens of a text. RequestError 400 context_length_exceeded, naming `field`, for a text that can't fit.
+/// Whether a text may have more tokens than the context.
+enum class Length { any, context };
+
+/// Tokens of a text. RequestError 400 context_length_exceeded, naming `field`, for a text whose bytes can't
+/// fit in the context, and for Length::context for one whose tokens do not.
 std::vector<int32_t> encode_text(const Service& service, const std::string& text, bool add_special_tokens,
-                                 const std::string& field);
+                                 const std::string& field, Length length);
 
 /// The tokens of a chat, up to where the answer begins. Reads `messages`.
-std::vector<int32_t> encode_chat(const Service& service, Fields& fields);
+std::vector<int32_t> encode_chat(const Service& service, Fields& fields, Length length);
 
 /// A request for the engine. RequestError 400 context_length_exceeded unless prompt and answer fit in the
 /// context.
