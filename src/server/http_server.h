@@ -16,7 +16,7 @@ namespace atom::server {
 struct HttpOptions {
   std::string host = "127.0.0.1";
   uint16_t port = 8000;  // 0: any free one
-  int threads = 1;
+  int threads = 2;
   /// PEM files; both or none. With them the server speaks TLS only.
   std::string tls_certificate;
   std::string tls_key;
