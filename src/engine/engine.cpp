@@ -138,24 +138,34 @@ class Engine::Impl {
     thread_.join();
   }
 
-  uint64_t submit(Request request, std::shared_ptr<RequestListener> listener) {
-    validate(request);
-    uint64_t id = 0;
+  std::vector<uint64_t> submit(std::vector<Submission> submissions) {
+    for (const Submission& submission : submissions) validate(submission.request);
+    const auto count = static_cast<int64_t>(submissions.size());
+    require(count <= options_.max_waiting + options_.max_running,
+            "{} requests at once: at most {} may wait and {} run", count, options_.max_waiting,
+            options_.max_running);
+    std::vector<uint64_t> ids;
+    ids.reserve(submissions.size());
     {
       const std::lock_guard lock(mutex_);
       if (!failure_.empty()) throw Unavailable("the engine has failed: " + failure_);
       if (draining_ || closing_) throw Unavailable(kClosing);
-      if (queued_ + inbox_requests_ >= options_.max_waiting) {
-        ++refused_;
+      // Those that can run at once do not have to wait.
+      const int64_t room = options_.max_waiting + std::max<int64_t>(options_.max_running - stats_.running, 0);
+      const int64_t waiting = queued_ + inbox_requests_;
+      if (waiting + count > room) {
+        refused_ += static_cast<uint64_t>(count);
         throw Overloaded(
-            fmt::format("{} requests are waiting already, the most that may", options_.max_waiting));
+            fmt::format("the queue is full: {} requests are in it, and {} more do not fit", waiting, count));
       }
-      id = ++last_id_;
-      ++inbox_requests_;
-      inbox_.push_back(Added{id, std::move(request), std::move(listener)});
+      for (Submission& submission : submissions) {
+        ids.push_back(++last_id_);
+        inbox_.push_back(Added{last_id_, std::move(submission.request), std::move(submission.listener)});
+      }
+      inbox_requests_ += count;
     }
     wake_.notify_all();
-    return id;
+    return ids;
   }
 
   void cancel(uint64_t id) {
@@ -353,8 +363,13 @@ Engine::Engine(const Model& model, const text::Tokenizer& tokenizer, const Engin
     : impl_(std::make_unique<Impl>(model, tokenizer, options)) {}
 Engine::~Engine() = default;
 
+std::vector<uint64_t> Engine::submit(std::vector<Submission> requests) {
+  return impl_->submit(std::move(requests));
+}
 uint64_t Engine::submit(Request request, std::shared_ptr<RequestListener> listener) {
-  return impl_->submit(std::move(request), std::move(listener));
+  std::vector<Submission> one;
+  one.push_back({std::move(request), std::move(listener)});
+  return impl_->submit(std::move(one)).front();
 }
 void Engine::cancel(uint64_t id) {
   impl_->cancel(id);

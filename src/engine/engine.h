@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "engine/request.h"
@@ -23,11 +24,16 @@ struct EngineOptions {
   int64_t max_running = 64;
   /// Tokens of a step at most, decode and prefill together; more than max_running.
   int64_t max_step_tokens = 256;
-  /// Requests that wait, at most; more are refused.
+  /// Requests that wait beside those that can run at once, at most; more are refused.
   int64_t max_waiting = 256;
   bool prefix_caching = true;
   /// Check after every step that each block is owned exactly as often as tables name it.
   bool check_blocks = false;
+};
+
+struct Submission {
+  Request request;
+  std::shared_ptr<RequestListener> listener;
 };
 
 /// The queue is full (429 of a server).
@@ -85,10 +91,12 @@ class Engine {
   /// Ends what is going on (listeners hear on_error).
   ~Engine();
 
-  /// Queues a request; `listener` hears of it from the next step on. Returns its number, for cancel(). Throws
-  /// Error for an empty prompt, a token outside of the vocabulary, n out of range; ContextExceeded for a
-  /// prompt that leaves no room for a token; UsageError for sampling settings out of range; Overloaded;
-  /// Unavailable.
+  /// Queues requests, all of them or none; their listeners hear of them from the next step on. Returns their
+  /// numbers, for cancel(). Throws Error for an empty prompt, a token outside of the vocabulary, n out of
+  /// range, more requests than may wait and run; ContextExceeded for a prompt that leaves no room for a
+  /// token; UsageError for sampling settings out of range; Overloaded; Unavailable.
+  std::vector<uint64_t> submit(std::vector<Submission> requests);
+  /// One of them.
   uint64_t submit(Request request, std::shared_ptr<RequestListener> listener);
 
   /// Ends a request; its blocks are free at the end of the step in progress. The listener hears the choices

@@ -144,6 +144,37 @@ TEST_F(EngineTest, AFullQueueRefuses) {
   EXPECT_EQ(engine.stats().requests, recorders.size());
 }
 
+TEST_F(EngineTest, ManyAreTakenTogetherOrNotAtAll) {
+  EngineOptions options = small_options();
+  options.max_running = 4;
+  options.max_waiting = 4;
+  Engine engine(*tiny_.model, *tiny_.tokenizer, options);
+  const auto submit = [&](size_t count, const std::shared_ptr<RequestListener>& listener) {
+    std::vector<Submission> submissions;
+    for (size_t i = 0; i < count; ++i) submissions.push_back({request(20, 30, i), listener});
+    return engine.submit(std::move(submissions));
+  };
+  for (int round = 0; round < 20; ++round) {
+    // As many as can run and wait are never too many for an engine that does nothing.
+    std::vector<std::shared_ptr<Recorder>> recorders;
+    std::vector<Submission> submissions;
+    for (uint64_t i = 0; i < 8; ++i) {
+      recorders.push_back(std::make_shared<Recorder>());
+      submissions.push_back({request(20, 30, i), recorders.back()});
+    }
+    EXPECT_EQ(engine.submit(std::move(submissions)).size(), 8u);
+    auto refused = std::make_shared<Recorder>();
+    EXPECT_THROW(submit(8, refused), Overloaded);
+    EXPECT_THROW(submit(9, refused), Error);
+    for (const auto& recorder : recorders) recorder->wait();
+    wait_until_idle(engine);
+    EXPECT_EQ(refused->prompts(), 0);
+    EXPECT_FALSE(refused->done());
+  }
+  EXPECT_EQ(engine.stats().requests, 160u);
+  EXPECT_EQ(engine.stats().refused, 160u);
+}
+
 TEST_F(EngineTest, DrainingFinishesWhatThereIs) {
   Engine engine(*tiny_.model, *tiny_.tokenizer, small_options());
   auto recorder = std::make_shared<Recorder>();

@@ -62,13 +62,12 @@ std::optional<std::string_view> field_of(std::string_view message) {
   return message.substr(0, end);
 }
 
-/// Bodies that say they are something else than JSON. Nothing said, or plain text, is taken for JSON.
+/// Bodies that do not say that they are JSON. Pages of other origins can send those without asking first.
 void check_content_type(const HttpRequest& request) {
   std::string type(request.header("content-type").substr(0, request.header("content-type").find(';')));
   while (!type.empty() && (type.back() == ' ' || type.back() == '\t')) type.pop_back();
   for (char& c : type) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  if (type.empty() || type == "application/json" || type == "text/json" || type == "text/plain" ||
-      type.ends_with("+json")) {
+  if (type == "application/json" || type.ends_with("+json")) {
     return;
   }
   throw RequestError(415, fmt::format("content-type: expected application/json, found {}{}", printable(type),

@@ -32,11 +32,11 @@ TEST(Api, PathsMethodsAndTypes) {
   EXPECT_EQ(wrong->response.status, 405u);
   EXPECT_EQ(wrong->response.headers.at(0), (std::pair<std::string, std::string>("Allow", "POST")));
   EXPECT_EQ(api.begin("DELETE", "/v1/models")->response.headers.at(0).second, "GET");
-  for (const char* type :
-       {"application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/html"}) {
+  for (const char* type : {"", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
+                           "text/html", "text/plain"}) {
     EXPECT_EQ(api.begin("POST", "/v1/completions", "{}", type)->response.status, 415u) << type;
   }
-  for (const char* type : {"", "application/json; charset=utf-8", "Application/JSON", "text/plain"}) {
+  for (const char* type : {"application/json; charset=utf-8", "Application/JSON", "application/vnd.x+json"}) {
     EXPECT_EQ(api.begin("POST", "/v1/completions", "{}", type)->response.status, 400u) << type;
   }
 }

@@ -58,11 +58,18 @@ class ScriptedEngine : public Submitter {
 
   explicit ScriptedEngine(const text::Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
-  uint64_t submit(Request request, std::shared_ptr<RequestListener> listener) override {
-    if (refuse) refuse(submitted.size());
-    submitted.push_back({submitted.size() + 1, std::move(request), std::move(listener)});
-    if (at_once) play(submitted.back());
-    return submitted.back().id;
+  std::vector<uint64_t> submit(std::vector<Submission> requests) override {
+    if (refuse) {
+      for (size_t i = 0; i < requests.size(); ++i) refuse(submitted.size() + i);
+    }
+    const size_t first = submitted.size();
+    std::vector<uint64_t> ids;
+    for (Submission& one : requests) {
+      submitted.push_back({submitted.size() + 1, std::move(one.request), std::move(one.listener)});
+      ids.push_back(submitted.back().id);
+    }
+    for (size_t i = first; at_once && i < submitted.size(); ++i) play(submitted[i]);
+    return ids;
   }
   void cancel(uint64_t id) override { cancelled.push_back(id); }
   EngineStats stats() const override { return counts; }

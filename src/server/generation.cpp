@@ -173,18 +173,16 @@ void Generation::start(std::vector<Request> requests, const TextOffsets& offsets
   exchange_->on_closed([weak = std::weak_ptr<Cancellation>(cancellation_)] {
     if (const auto cancellation = weak.lock()) cancellation->cancel();
   });
+  std::vector<Submission> submissions;
   for (size_t i = 0; i < requests.size(); ++i) {
-    try {
-      cancellation_->add(
-          submitter_.submit(std::move(requests[i]), std::make_shared<Listener>(shared_from_this(), i)));
-    } catch (...) {
-      {
-        const std::lock_guard lock(mutex_);
-        over_ = true;
-      }
-      cancellation_->cancel();
-      throw;
-    }
+    submissions.push_back({std::move(requests[i]), std::make_shared<Listener>(shared_from_this(), i)});
+  }
+  try {
+    for (const uint64_t id : submitter_.submit(std::move(submissions))) cancellation_->add(id);
+  } catch (...) {
+    const std::lock_guard lock(mutex_);
+    over_ = true;
+    throw;
   }
   bool there = true;
   {

@@ -11,8 +11,8 @@ class EngineSubmitter : public Submitter {
  public:
   explicit EngineSubmitter(Engine& engine) : engine_(engine) {}
 
-  uint64_t submit(Request request, std::shared_ptr<RequestListener> listener) override {
-    return engine_.submit(std::move(request), std::move(listener));
+  std::vector<uint64_t> submit(std::vector<Submission> requests) override {
+    return engine_.submit(std::move(requests));
   }
   void cancel(uint64_t id) override { engine_.cancel(id); }
   EngineStats stats() const override { return engine_.stats(); }

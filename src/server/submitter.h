@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "engine/engine.h"
 
@@ -12,7 +13,7 @@ class Submitter {
  public:
   virtual ~Submitter() = default;
   /// As Engine's methods of these names.
-  virtual uint64_t submit(Request request, std::shared_ptr<RequestListener> listener) = 0;
+  virtual std::vector<uint64_t> submit(std::vector<Submission> requests) = 0;
   virtual void cancel(uint64_t id) = 0;
   virtual EngineStats stats() const = 0;
   /// Tokens of a prompt and its answer together, at most.
