@@ -39,8 +39,8 @@ class Prober {
 
   template <class Op>
   void add(const char* name, const Op& op) {
-    choices_.push_back({name, select(model_->device(), op).name,
-                        implementations_for<Op>(model_->device()).size() == 1});
+    choices_.push_back(
+        {name, select(model_->device(), op).name, implementations_for<Op>(model_->device()).size() == 1});
   }
 
   void add_quantized(const QuantizationConfig& quantization) {
