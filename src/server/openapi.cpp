@@ -112,9 +112,9 @@ Json post(const char* summary, const std::string& request, const std::string& re
       {"requestBody", {{"required", true}, {"content", {{"application/json", {{"schema", ref(request)}}}}}}},
       {"responses", responses(reply, errors)}};
   if (generates) {
-    operation["responses"]["200"]["content"]["text/event-stream"] = {
-        {"schema",
-         {{"type", "string"}, {"description", "With stream: events, \"data: JSON\" each, then [DONE]."}}}};
+    operation["responses"]["200"]["description"] =
+        "The answer; with stream: server-sent events, \"data: JSON\" each, then \"data: [DONE]\"";
+    operation["responses"]["200"]["content"]["text/event-stream"] = Json::object();
   }
   return {{"post", std::move(operation)}};
 }
