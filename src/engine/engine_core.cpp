@@ -13,6 +13,10 @@ int64_t size_of(const std::vector<int32_t>& tokens) {
   return static_cast<int64_t>(tokens.size());
 }
 
+TokenLogprob logprob_of(const RowAnswer& answer, int32_t token) {
+  return {token, answer.logprob, answer.top};
+}
+
 }  // namespace
 
 EngineCore::EngineCore(const Model& model, const text::Tokenizer& tokenizer, const EngineOptions& options)
@@ -50,6 +54,11 @@ void EngineCore::enqueue(Sequence& sequence) {
   waiting_.emplace(age_of(sequence), &sequence);
 }
 
+void EngineCore::leave_queue(ActiveRequest& request) {
+  if (!request.admitted) --queued_;
+  request.admitted = true;
+}
+
 void EngineCore::retire(Sequence& sequence) {
   if (sequence.state == Sequence::State::waiting) waiting_.erase(age_of(sequence));
   if (sequence.state == Sequence::State::running) std::erase(running_, &sequence);
@@ -74,8 +83,7 @@ void EngineCore::retire_cancelled() {
       any = true;
       events_.push_back({&request, choice.get(), {}, {}, FinishReason::cancelled, {}});
     }
-    if (!request.admitted) --queued_;
-    request.admitted = true;
+    leave_queue(request);
     if (any) ++counts_.cancelled;
   }
   cancelled_.clear();
@@ -85,8 +93,7 @@ void EngineCore::fail(ActiveRequest& request, const std::string& message) {
   for (const auto& choice : request.choices) {
     if (choice->state != Sequence::State::done) retire(*choice);
   }
-  if (!request.admitted) --queued_;
-  request.admitted = true;
+  leave_queue(request);
   request.failed = true;
   ended_.push_back(request.id);
   events_.push_back({&request, nullptr, {}, {}, {}, message});
@@ -199,6 +206,7 @@ bool EngineCore::prepare() {
   pieces_.clear();
   chunks_.clear();
   queries_.clear();
+  rows_ = 0;
   const SchedulerPlan plan = this->plan();
   std::vector<std::pair<Sequence*, int64_t>> admitted;
   auto next = waiting_.begin();
@@ -233,8 +241,7 @@ bool EngineCore::prepare() {
         std::upper_bound(running_.begin(), running_.end(), sequence,
                          [](const Sequence* a, const Sequence* b) { return age_of(*a) < age_of(*b); }),
         sequence);
-    if (!sequence->request->admitted) --queued_;
-    sequence->request->admitted = true;
+    leave_queue(*sequence->request);
     add_piece(*sequence, tokens);
   }
   if (pieces_.empty()) return false;
@@ -246,12 +253,11 @@ bool EngineCore::prepare() {
 
 void EngineCore::add_piece(Sequence& sequence, int64_t tokens) {
   Piece piece{&sequence, sequence.table.length(), sequence.table.length() + tokens, queries_.size(), 0};
-  const int64_t first_row = chunks_.empty() ? 0 : rows_;
-  rows_ = first_row + tokens;
   chunks_.push_back(
       {&sequence.table,
        std::span(sequence.tokens).subspan(static_cast<size_t>(piece.begin), static_cast<size_t>(tokens))});
-  add_queries(piece, first_row);
+  add_queries(piece, rows_);
+  rows_ += tokens;
   pieces_.push_back(piece);
 }
 
@@ -372,10 +378,6 @@ void EngineCore::take_token(Sequence& sequence, const RowAnswer& answer) {
   }
   if (event.finish_reason) retire(sequence);
   events_.push_back(std::move(event));
-}
-
-TokenLogprob EngineCore::logprob_of(const RowAnswer& answer, int32_t token) const {
-  return {token, answer.logprob, answer.top};
 }
 
 // ---- What came of it.

@@ -88,12 +88,13 @@ class EngineCore {
   void apply(const Piece& piece);
   void end_prompt(Sequence& leader);
   void take_token(Sequence& sequence, const RowAnswer& answer);
-  TokenLogprob logprob_of(const RowAnswer& answer, int32_t token) const;
   /// Takes a sequence out of the lists and gives its blocks back.
   void retire(Sequence& sequence);
   void retire_cancelled();
   void fail(ActiveRequest& request, const std::string& message);
   void enqueue(Sequence& sequence);
+  /// It has run, or never will.
+  void leave_queue(ActiveRequest& request);
   void tell(Event& event);
   /// Forgets requests that have nothing left.
   void sweep();

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "server/openapi.h"
+#include "server/reply.h"
 #include "server/service.h"
 
 namespace atom::server {
@@ -44,8 +45,8 @@ size_t longest_token(const text::Tokenizer& tokenizer) {
   return longest;
 }
 
-HttpResponse json_response(const Json& body, unsigned status = 200) {
-  return {.status = status, .body = body.dump(-1, ' ', false, Json::error_handler_t::replace)};
+HttpResponse json_response(const Json& body) {
+  return {.body = dump(body)};
 }
 
 HttpResponse retry_later(unsigned status, std::string_view message, const char* seconds) {

@@ -2,7 +2,6 @@
 #include <utility>
 
 #include "server/chat_reply.h"
-#include "server/generation.h"
 #include "server/service.h"
 
 namespace atom::server {
@@ -69,14 +68,8 @@ void chat(Service& service, Call call) {
       .logprobs = logprobs, .token_ids = asked.return_token_ids, .stop_ids = request.stop_ids};
   std::vector<Request> requests;
   requests.push_back(std::move(request));
-  start_generation(*service.submitter, service.metrics, std::move(requests),
-                   TextOffsets(service.tokenizer, asked.skip_special_tokens),
-                   {.id = std::move(call.id),
-                    .model = service.options.model_name,
-                    .stream = asked.stream,
-                    .include_usage = asked.include_usage,
-                    .arrival = call.arrival},
-                   std::make_unique<ChatReply>(service.tokenizer, std::move(options)), call.exchange);
+  generate(service, std::move(call), asked, std::move(requests),
+           std::make_unique<ChatReply>(service.tokenizer, std::move(options)));
 }
 
 }  // namespace atom::server

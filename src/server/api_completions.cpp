@@ -2,7 +2,6 @@
 #include <utility>
 
 #include "server/completion_reply.h"
-#include "server/generation.h"
 #include "server/service.h"
 
 namespace atom::server {
@@ -91,15 +90,8 @@ void complete(Service& service, Call call) {
   }
   CompletionReplyOptions options{.echo = echo, .token_ids = asked.return_token_ids};
   if (logprobs) options.logprobs = static_cast<int>(*logprobs);
-  start_generation(*service.submitter, service.metrics, std::move(requests),
-                   TextOffsets(service.tokenizer, asked.skip_special_tokens),
-                   {.id = std::move(call.id),
-                    .model = service.options.model_name,
-                    .stream = asked.stream,
-                    .include_usage = asked.include_usage,
-                    .arrival = call.arrival},
-                   std::make_unique<CompletionReply>(service.tokenizer, std::move(prompts), options),
-                   call.exchange);
+  generate(service, std::move(call), asked, std::move(requests),
+           std::make_unique<CompletionReply>(service.tokenizer, std::move(prompts), options));
 }
 
 }  // namespace atom::server

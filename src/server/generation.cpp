@@ -14,11 +14,6 @@ double seconds_since(Clock::time_point then) {
   return std::chrono::duration<double>(Clock::now() - then).count();
 }
 
-/// Text that came from outside is well-formed UTF-8 by now; should any not be, it must not end the process.
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 /// The engine's requests behind one response, to be cancelled together from any thread.
 class Cancellation {
  public:

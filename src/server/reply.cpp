@@ -6,6 +6,10 @@
 
 namespace atom::server {
 
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 Json logprob_json(float logprob) {
   constexpr float kLeast = -9999.0f;
   return std::isfinite(logprob) ? decimal(std::max(logprob, kLeast)) : static_cast<double>(kLeast);

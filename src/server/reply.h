@@ -11,6 +11,10 @@
 
 namespace atom::server {
 
+/// JSON as text. Text that came from outside is well-formed UTF-8 by now; should any not be, it must not end
+/// the process.
+std::string dump(const Json& json);
+
 /// One of the texts that a request asks for.
 struct Choice {
   /// The engine's request it belongs to, and its number among all choices of the response.

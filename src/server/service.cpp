@@ -1,5 +1,9 @@
 #include "server/service.h"
 
+#include <utility>
+
+#include "server/generation.h"
+
 namespace atom::server {
 namespace {
 
@@ -12,6 +16,18 @@ namespace {
 }
 
 }  // namespace
+
+void generate(Service& service, Call call, const GenerationFields& asked, std::vector<Request> requests,
+              std::unique_ptr<ReplyFormat> format) {
+  start_generation(*service.submitter, service.metrics, std::move(requests),
+                   TextOffsets(service.tokenizer, asked.skip_special_tokens),
+                   {.id = std::move(call.id),
+                    .model = service.options.model_name,
+                    .stream = asked.stream,
+                    .include_usage = asked.include_usage,
+                    .arrival = call.arrival},
+                   std::move(format), std::move(call.exchange));
+}
 
 void check_model(Fields& fields, const ApiOptions& options) {
   fields.required("model", "a string, the model's name");

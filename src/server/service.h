@@ -6,6 +6,7 @@
 #include "server/api.h"
 #include "server/generation_fields.h"
 #include "server/metrics.h"
+#include "server/reply.h"
 #include "server/submitter.h"
 
 namespace atom::server {
@@ -28,6 +29,10 @@ struct Call {
   /// What the response's id ends with.
   std::string id;
 };
+
+/// Gives the requests of a call to the engine and answers it as `format` writes (generation.h).
+void generate(Service& service, Call call, const GenerationFields& asked, std::vector<Request> requests,
+              std::unique_ptr<ReplyFormat> format);
 
 /// The endpoints. They throw RequestError, Error, Overloaded or Unavailable before anything has been
 /// answered.
