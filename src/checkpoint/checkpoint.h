@@ -22,6 +22,8 @@ struct TensorInfo {
   std::vector<int64_t> shape;
   /// Size in the file.
   uint64_t bytes = 0;
+  /// The type that load() gives.
+  DType dtype = DType::f32;
 };
 
 /// A model on disk: a GGUF file, or a Hugging Face directory (which a packed Atom directory is, too); or a
@@ -46,7 +48,10 @@ class Checkpoint {
   /// What was opened.
   const std::filesystem::path& path() const { return path_; }
 
-  /// The Hugging Face config.json; for GGUF one made from the metadata (LlamaForCausalLM).
+  /// The files that hold the tensors.
+  virtual std::vector<std::filesystem::path> files() const = 0;
+
+  /// The Hugging Face config.json; for GGUF one made from the metadata (gguf_model.h).
   virtual const nlohmann::ordered_json& config() const = 0;
 
   /// Names of the tensors in the order of the file.
