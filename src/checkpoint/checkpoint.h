@@ -34,8 +34,8 @@ struct TensorInfo {
 /// tensor or field, for what is missing or malformed. Values are not examined: NaN and infinity pass through.
 class Checkpoint {
  public:
-  /// Opens a GGUF file, or a directory with config.json, model.safetensors and, as a rule, tokenizer.json.
-  /// Throws Error.
+  /// Opens a GGUF file (any part of a split one), or a directory with config.json, safetensors files and, as
+  /// a rule, tokenizer.json. Throws Error.
   static std::unique_ptr<Checkpoint> open(const std::filesystem::path& path);
 
   virtual ~Checkpoint() = default;
@@ -60,8 +60,8 @@ class Checkpoint {
   virtual TensorInfo info(const std::string& name) const = 0;
 
   /// Plain types: a view of the mapped file, copied only when misaligned or when rows must be reordered.
-  /// Block-quantized GGUF types: dequantized to F32, owned by the result. The result stays valid when the
-  /// checkpoint is gone.
+  /// Block-quantized GGUF types: dequantized to F32, owned by the result; GPTQ and AWQ: to the type of their
+  /// scales. The result stays valid when the checkpoint is gone.
   virtual Tensor load(const std::string& name) const = 0;
 
   /// The values as float. `out` must have as many elements as the tensor.
