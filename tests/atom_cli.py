@@ -98,11 +98,11 @@ def copy_model(name, folder, config=None, tensors=None, tokenizer=None):
     return folder
 
 
-def write_gguf(name, path, skip=(), change=None, architecture="llama", quantize=None):
+def write_gguf(name, path, skip=(), change=None, architecture="llama", quantize=None, **writer_options):
     """Writes a tiny model as a GGUF file, as conversion scripts do: rows of q and k interleaved for the GGUF's RoPE.
 
     skip: GGUF names of tensors to leave out. change(name, array): the array to write instead. quantize: a
-    gguf.GGMLQuantizationType for the matrices whose rows allow it.
+    gguf.GGMLQuantizationType for the matrices whose rows allow it. writer_options: of gguf.GGUFWriter.
     """
     import gguf
     import numpy as np
@@ -110,7 +110,7 @@ def write_gguf(name, path, skip=(), change=None, architecture="llama", quantize=
     folder = GOLDEN / name
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    writer = gguf.GGUFWriter(str(path), architecture)
+    writer = gguf.GGUFWriter(str(path), architecture, **writer_options)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])

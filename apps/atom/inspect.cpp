@@ -110,7 +110,7 @@ void run(const Options& options) {
   options.source.check();
   const Device device(options.device);
   const auto checkpoint = options.source.open(device, 0);
-  const auto model = Model::load(*checkpoint, device.context());
+  const auto model = Model::outline(*checkpoint, device.context());
   const Json json = describe(*checkpoint, *model, device);
   if (options.output.json) {
     print_json(json);
