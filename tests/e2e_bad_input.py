@@ -259,7 +259,7 @@ def test_gguf_dimensions_overflow(tmp_path, gguf_bytes):
     assert "blk.0.attn_q.weight" in gguf_fails(tmp_path, raw)
 
 
-@pytest.mark.parametrize("kind", [30000, 14])
+@pytest.mark.parametrize("kind", [30000, 9, 16])
 def test_gguf_tensor_type(tmp_path, gguf_bytes, kind):
     at = gguf_bytes.index(b"blk.0.attn_q.weight") + len("blk.0.attn_q.weight") + 4 + 16
     gguf_fails(tmp_path, gguf_bytes[:at] + struct.pack("<I", kind) + gguf_bytes[at + 4 :])

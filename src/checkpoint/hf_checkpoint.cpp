@@ -42,16 +42,6 @@ nlohmann::ordered_json read_tokenizer_config(const fs::path& directory) {
   return config;
 }
 
-fs::path tensors_of(const fs::path& directory) {
-  const fs::path single = directory / "model.safetensors";
-  const fs::path index = directory / "model.safetensors.index.json";
-  require(has(single) || !has(index),
-          "{}: sharded checkpoints are not supported yet, expected a single model.safetensors",
-          index.string());
-  require(has(single), "{}: missing from the model directory", single.string());
-  return single;
-}
-
 }  // namespace
 
 HfCheckpoint::HfCheckpoint(const fs::path& directory)
@@ -59,23 +49,16 @@ HfCheckpoint::HfCheckpoint(const fs::path& directory)
       config_(read_object(directory / "config.json")),
       tokenizer_json_(read_tokenizer(directory)),
       tokenizer_config_(read_tokenizer_config(directory)),
-      tensors_(tensors_of(directory)) {}
+      tensors_(directory) {}
 
 const nlohmann::ordered_json& HfCheckpoint::tokenizer_json() const {
   require(has_tokenizer(), "{}: missing from the model directory", (path() / kTokenizerFile).string());
   return *tokenizer_json_;
 }
 
-std::vector<std::string> HfCheckpoint::names() const {
-  std::vector<std::string> names;
-  names.reserve(tensors_.entries().size());
-  for (const SafetensorsEntry& entry : tensors_.entries()) names.push_back(entry.name);
-  return names;
-}
-
 TensorInfo HfCheckpoint::info(const std::string& name) const {
-  const SafetensorsEntry& entry = tensors_.get(name);
-  return {std::string(name_of(entry.dtype)), entry.shape, entry.bytes.size()};
+  const SafetensorsEntry& entry = tensors_.file_of(name).get(name);
+  return {std::string(name_of(entry.dtype)), entry.shape, entry.bytes.size(), entry.dtype};
 }
 
 }  // namespace atom
