@@ -317,7 +317,7 @@ TEST(Packed, DamagedCheckpointsAreRefusedByName) {
   EXPECT_TRUE(contains(edit("group_size", 48), "group_size"));
   EXPECT_TRUE(contains(edit("group_size", 13), "group_size"));
   EXPECT_TRUE(contains(edit("group_size", -1), "group_size"));
-  EXPECT_TRUE(contains(edit("quant_method", "gptq"), "quant_method"));
+  EXPECT_TRUE(contains(edit("quant_method", "bitsandbytes"), "quant_method"));
   EXPECT_TRUE(contains(edit("rotate_keys", "yes"), "rotate_keys"));
   EXPECT_TRUE(contains(edit("outlier_channels", {{"qkv", 16}}), "outlier_channels"));
 }
