@@ -18,8 +18,8 @@ bool has(const fs::path& path) {
 }
 
 /// Of config.json and tokenizer_config.json: they have some kilobytes, and what hostile ones may take in
-/// memory is several times their size.
-constexpr JsonLimits kConfigLimits{size_t{1} << 24, 64};
+/// memory is 25 times their size.
+constexpr JsonLimits kConfigLimits{8'000'000, 64};
 
 /// A JSON document that must be there and be an object.
 nlohmann::ordered_json read_object(const fs::path& path, JsonLimits limits = kConfigLimits) {
