@@ -123,11 +123,12 @@ def add_gguf_rope(writer, config):
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
 
 
-def write_gguf(name, path, skip=(), change=None, architecture=None, quantize=None):
+def write_gguf(name, path, skip=(), change=None, architecture=None, quantize=None, **writer_options):
     """Writes a tiny model as a GGUF file, as conversion scripts do: rows of q and k interleaved for llama's RoPE.
 
     skip: GGUF names of tensors to leave out. change(name, array): the array to write instead. architecture: another
-    name than the model's. quantize: a gguf.GGMLQuantizationType for the matrices whose rows allow it.
+    name than the model's. quantize: a gguf.GGMLQuantizationType for the matrices whose rows allow it. writer_options: of
+    gguf.GGUFWriter.
     """
     import gguf
     import numpy as np
@@ -136,7 +137,7 @@ def write_gguf(name, path, skip=(), change=None, architecture=None, quantize=Non
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     family = {"mistral": "llama"}.get(config["model_type"], config["model_type"])
-    writer = gguf.GGUFWriter(str(path), architecture or family)
+    writer = gguf.GGUFWriter(str(path), architecture or family, **writer_options)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])

@@ -72,7 +72,7 @@ def test_biases_of_gate_and_up_follow_the_rows(tmp_path):
 
 @pytest.mark.parametrize("name", ["mistral_window", "qwen2_windows", "qwen3"])
 def test_generation_goes_past_the_window(name):
-    """Greedy text is the same however the prompt is cut, and whatever is cached of it."""
+    """The greedy continuation of a prompt longer than the window is the same on every instruction set."""
     options = ["-p", TEXT.read_text()[:150], "--max-tokens", "40", "--temperature", "0", "--ignore-eos", "--kv-cache", "f32"]
     texts = {run_json("generate", GOLDEN / name, *options, "--isa", isa)["text"] for isa in ("reference", "avx2")}
     assert len(texts) == 1

@@ -127,7 +127,7 @@ void run(const Options& options) {
   options.source.check();
   const Device device(options.device);
   const auto checkpoint = options.source.open(device, 0);
-  const auto model = Model::load(*checkpoint, device.context());
+  const auto model = Model::outline(*checkpoint, device.context());
   const Json json = describe(*checkpoint, *model, device);
   if (options.output.json) {
     print_json(json);
@@ -143,11 +143,10 @@ void add_inspect(CLI::App& app, Command& chosen) {
   CLI::App* command =
       app.add_subcommand("inspect", "Show what is in a checkpoint and which kernels will run it");
   command->footer(
-      "`bytes` is the size of the file that holds the weights; `bits_per_weight` counts everything that is "
-      "stored for "
-      "them (scales, outliers, permutations, norms, embedding). The kernels are those of this machine, or of "
-      "the "
-      "instruction set given by --isa.\n\n"
+      "`bytes` is the size of the files that hold the weights; `bits_per_weight` counts everything that is "
+      "stored for them (scales, outliers, permutations, norms, embedding). The kernels are those of this "
+      "machine, or of the instruction set given by --isa. Of weights in full precision no values are "
+      "read.\n\n"
       "  atom inspect packed/\n"
       "  atom inspect packed/ --isa avx2 --json");
   options->source.add_to(*command);

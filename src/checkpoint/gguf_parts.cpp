@@ -13,6 +13,8 @@ namespace fs = std::filesystem;
 constexpr std::string_view kNumber = "split.no";
 constexpr std::string_view kCount = "split.count";
 constexpr std::string_view kTensors = "split.tensors.count";
+/// Of all parts together: as many as one file may have.
+constexpr uint64_t kMaxTensors = 1u << 16;
 
 /// What a part's name ends in, for part `index` (from 0) of `count`.
 std::string suffix_of(uint64_t index, uint64_t count) {
@@ -52,6 +54,7 @@ GgufParts::GgufParts(const fs::path& path) {
             given + 1, count, suffix);
     const std::string stem = name.substr(0, name.size() - suffix.size());
     parts_.clear();
+    tensors_ = 0;
     for (uint64_t i = 0; i < count; ++i) {
       const fs::path part = path.parent_path() / (stem + suffix_of(i, count));
       std::error_code error;
@@ -76,6 +79,9 @@ GgufParts::GgufParts(std::span<const std::span<const std::byte>> parts, const st
 void GgufParts::add(std::shared_ptr<const MappedFile> mapping, std::span<const std::byte> bytes,
                     const std::string& name) {
   parts_.push_back({std::move(mapping), GgufFile(bytes, name)});
+  tensors_ += parts_.back().file.tensors().size();
+  require(tensors_ <= kMaxTensors, "{}: expected at most {} tensors up to this part, found {}", name,
+          kMaxTensors, tensors_);
 }
 
 void GgufParts::check_last(uint64_t index, uint64_t count) const {

@@ -54,6 +54,7 @@ class GgufParts {
 
   // A deque, whose elements stay where they are: items and views point into them.
   std::deque<Part> parts_;
+  uint64_t tensors_ = 0;
   std::vector<Item> items_;
   std::unordered_map<std::string_view, const GgufTensor*> index_;
 };

@@ -127,6 +127,15 @@ ActivationSpec lm_head_activation_spec(int64_t hidden) {
 }
 
 std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, const DeviceContext& device) {
+  return load(checkpoint, device, false);
+}
+
+std::unique_ptr<Model> Model::outline(const Checkpoint& checkpoint, const DeviceContext& device) {
+  return load(checkpoint, device, true);
+}
+
+std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, const DeviceContext& device,
+                                   bool shapes_only) {
   const std::string source = checkpoint.path().string();
   std::unique_ptr<Model> model(new Model());
   model->device_ = &device;
@@ -139,7 +148,7 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, const DeviceCon
   const auto& quantization = model->quantization_;
   model->check_quantization(source);
 
-  WeightReader reader(checkpoint);
+  WeightReader reader(checkpoint, shapes_only);
   model->embedding_ =
       to_memory(reader.floats("model.embed_tokens.weight", {config.vocab, config.hidden}), device.memory);
   model->final_norm_ = reader.vector("model.norm.weight", config.hidden, device.memory);
@@ -237,7 +246,7 @@ std::vector<std::pair<std::string, LinearInfo>> Model::linear_infos() const {
 }
 
 int64_t Model::weight_bytes() const {
-  auto bytes = static_cast<int64_t>(embedding_.bytes.size());
+  int64_t bytes = embedding_.elements() * static_cast<int64_t>(size_of(embedding_.dtype));
   for (const auto& [name, info] : linear_infos()) {
     if (name != "lm_head" || !lm_head_shares_embedding_) bytes += info.bytes;
   }

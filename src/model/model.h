@@ -29,6 +29,10 @@ class Model {
   /// checkpoints), of the wrong shape or type, or not finite. `device` must outlive the model.
   static std::unique_ptr<Model> load(const Checkpoint& checkpoint, const DeviceContext& device);
 
+  /// The same without the values of what is in full precision: a model to ask about, not to run. In a moment,
+  /// however large the checkpoint, unless it is a packed one.
+  static std::unique_ptr<Model> outline(const Checkpoint& checkpoint, const DeviceContext& device);
+
   /// A model of random weights, made in the device's memory: for measuring. `quantization` none: FP16; its
   /// calibration is not looked at. Throws Error where the shape does not fit its groups.
   static std::unique_ptr<Model> random(const ModelConfig& config,
@@ -61,6 +65,8 @@ class Model {
 
  private:
   Model() = default;
+  static std::unique_ptr<Model> load(const Checkpoint& checkpoint, const DeviceContext& device,
+                                     bool shapes_only);
   /// Of norms and biases.
   int64_t vector_elements() const;
   /// Throws Error where `quantization_` asks for what the shape does not allow.

@@ -135,13 +135,18 @@ void read_layer_vectors(WeightReader& reader, const ModelConfig& config, const D
   out.window = config.window_of(layer);
 }
 
-Tensor WeightReader::load(const std::string& name, const std::vector<int64_t>& shape) {
+TensorInfo WeightReader::expect(const std::string& name, const std::vector<int64_t>& shape) {
   require_tensor(checkpoint_, name);
   const std::string file = checkpoint_.path().string();
-  const TensorInfo info = checkpoint_.info(name);
+  TensorInfo info = checkpoint_.info(name);
   require(info.shape == shape, "{}: tensor {}: expected shape {}, found {}", file, name, text_of(shape),
           text_of(info.shape));
   read_.insert(name);
+  return info;
+}
+
+Tensor WeightReader::load(const std::string& name, const std::vector<int64_t>& shape) {
+  expect(name, shape);
   return checkpoint_.load(name);
 }
 
@@ -153,18 +158,20 @@ Tensor WeightReader::load(const std::string& name, const std::vector<int64_t>& s
 }
 
 Tensor WeightReader::floats(const std::string& name, const std::vector<int64_t>& shape) {
-  Tensor tensor = load(name, shape);
+  const TensorInfo info = expect(name, shape);
+  Tensor tensor = shapes_only_ ? Tensor{info.dtype, shape, {}, nullptr} : checkpoint_.load(name);
   const std::string file = checkpoint_.path().string();
   require(is_float(tensor.dtype), "{}: tensor {}: expected a float type, found {}", file, name,
           name_of(tensor.dtype));
-  require(fits_half(tensor),
+  require(shapes_only_ || fits_half(tensor),
           "{}: tensor {}: has values that are NaN or infinite, or beyond the 65504 of FP16", file, name);
   return tensor;
 }
 
 Buffer<float> WeightReader::vector(const std::string& name, int64_t size, Memory* memory) {
   Buffer<float> out(static_cast<size_t>(size));
-  to_float(floats(name, {size}), out.span());
+  const Tensor tensor = floats(name, {size});
+  if (!shapes_only_) to_float(tensor, out.span());
   return memory == nullptr ? std::move(out) : Buffer<float>::copy_of(out.span(), memory);
 }
 
@@ -182,6 +189,7 @@ Tensor WeightReader::stacked(const std::vector<std::string>& names, const std::v
   Tensor out;
   out.dtype = same_type ? parts[0].dtype : DType::f32;
   out.shape = {total, cols};
+  if (shapes_only_) return out;
   const size_t element = size_of(out.dtype);
   auto storage = std::make_shared<Buffer<std::byte>>(static_cast<size_t>(total * cols) * element);
   size_t at = 0;

@@ -40,7 +40,10 @@ std::vector<LayerVector> biases_of(const ModelConfig& config, int64_t layer, Lay
 /// finite and within FP16) and remembers which were read.
 class WeightReader {
  public:
-  explicit WeightReader(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+  /// `shapes_only`: what is read in full precision has no bytes (vectors: zeros), and its values are not
+  /// checked.
+  explicit WeightReader(const Checkpoint& checkpoint, bool shapes_only = false)
+      : checkpoint_(checkpoint), shapes_only_(shapes_only) {}
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
 
@@ -63,11 +66,14 @@ class WeightReader {
   void refuse_unread(bool tied_embeddings) const;
 
  private:
+  /// Checks that the tensor is there and of this shape.
+  TensorInfo expect(const std::string& name, const std::vector<int64_t>& shape);
   Tensor load(const std::string& name, const std::vector<int64_t>& shape);
   /// load() of exactly this type.
   Tensor load(const std::string& name, const std::vector<int64_t>& shape, DType dtype);
 
   const Checkpoint& checkpoint_;
+  bool shapes_only_;
   std::set<std::string> read_;
 };
 
