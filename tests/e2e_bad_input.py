@@ -144,7 +144,7 @@ def test_config_field(tmp_path, field, value):
 def test_config_with_both_kinds_of_rope_settings(tmp_path):
     both = {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
     model = copy_model("gqa_tied_f32", tmp_path / "model", config=lambda config: config.update(both))
-    assert "rope_scaling.rope_type" in quantize_fails(model, tmp_path)
+    assert "rope_scaling: differs from rope_parameters" in quantize_fails(model, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"architectures": ["LlamaForCausalLM"]}', "\x00" * 100])

@@ -17,7 +17,7 @@ namespace {
 // Real files have dozens of keys and at most some thousand tensors; what is kept per entry is several times
 // its smallest size in the file, so the limits bound memory.
 constexpr uint64_t kMaxKeys = 1u << 16;
-constexpr uint64_t kMaxTensors = 1u << 18;
+constexpr uint64_t kMaxTensors = 1u << 16;
 constexpr uint64_t kMaxNameBytes = 1u << 16;
 constexpr uint32_t kMaxDimensions = 4;
 constexpr int kMaxArrayDepth = 4;

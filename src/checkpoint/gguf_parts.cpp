@@ -14,7 +14,7 @@ constexpr std::string_view kNumber = "split.no";
 constexpr std::string_view kCount = "split.count";
 constexpr std::string_view kTensors = "split.tensors.count";
 /// Of all parts together: as many as one file may have.
-constexpr uint64_t kMaxTensors = 1u << 18;
+constexpr uint64_t kMaxTensors = 1u << 16;
 
 /// What a part's name ends in, for part `index` (from 0) of `count`.
 std::string suffix_of(uint64_t index, uint64_t count) {

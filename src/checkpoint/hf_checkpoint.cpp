@@ -17,10 +17,14 @@ bool has(const fs::path& path) {
   return fs::exists(path, error);
 }
 
+/// Of config.json and tokenizer_config.json: they have some kilobytes, and what hostile ones may take in
+/// memory is 25 times their size.
+constexpr JsonLimits kConfigLimits{8'000'000, 64};
+
 /// A JSON document that must be there and be an object.
-nlohmann::ordered_json read_object(const fs::path& path) {
+nlohmann::ordered_json read_object(const fs::path& path, JsonLimits limits = kConfigLimits) {
   require(has(path), "{}: missing from the model directory", path.string());
-  nlohmann::ordered_json document = read_json_file(path);
+  nlohmann::ordered_json document = read_json_file(path, limits);
   require(document.is_object(), "{}: expected a JSON object, found {}", path.string(), document.type_name());
   return document;
 }
@@ -28,7 +32,7 @@ nlohmann::ordered_json read_object(const fs::path& path) {
 /// What runs on text needs a tokenizer; what does not (random models, measurements of speed) can do without.
 std::optional<nlohmann::ordered_json> read_tokenizer(const fs::path& directory) {
   const fs::path path = directory / kTokenizerFile;
-  return has(path) ? std::optional(read_object(path)) : std::nullopt;
+  return has(path) ? std::optional(read_object(path, {})) : std::nullopt;
 }
 
 nlohmann::ordered_json read_tokenizer_config(const fs::path& directory) {

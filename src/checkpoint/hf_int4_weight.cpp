@@ -28,11 +28,27 @@ Value rounded(float value, DType dtype) {
     return dtype == DType::f16 ? float_to_half(value) : float_to_bfloat16(value);
 }
 
-int nibble(const HfInt4Weight& weight, int64_t i, int64_t o) {
-  const int32_t word = weight.awq ? weight.qweight[i * (weight.out / kPerWord) + o / kPerWord]
-                                  : weight.qweight[i / kPerWord * weight.out + o];
-  const int at = weight.awq ? kAwqNibble[static_cast<size_t>(o % kPerWord)] : static_cast<int>(i % kPerWord);
-  return static_cast<int>(static_cast<uint32_t>(word) >> (4 * at) & 15);
+/// Looks up columns [first, first + columns) of input i: `values` has 16 for each column, `out` takes one for
+/// each, kTile apart. Both numbers are multiples of eight.
+template <class Value>
+void look_up(const HfInt4Weight& weight, int64_t i, int64_t first, int64_t columns, const Value* values,
+             Value* out) {
+  if (!weight.awq) {
+    const int32_t* words = weight.qweight + i / kPerWord * weight.out + first;
+    const auto shift = static_cast<int>(i % kPerWord * 4);
+    for (int64_t c = 0; c < columns; ++c) {
+      out[c * kTile] = values[c * 16 + (static_cast<uint32_t>(words[c]) >> shift & 15)];
+    }
+    return;
+  }
+  const int32_t* words = weight.qweight + (i * weight.out + first) / kPerWord;
+  for (int64_t c = 0; c < columns; c += kPerWord) {
+    const auto word = static_cast<uint32_t>(words[c / kPerWord]);
+    for (int64_t j = 0; j < kPerWord; ++j) {
+      const int shift = 4 * kAwqNibble[static_cast<size_t>(j)];
+      out[(c + j) * kTile] = values[(c + j) * 16 + (word >> shift & 15)];
+    }
+  }
 }
 
 template <class Value>
@@ -40,7 +56,8 @@ void dequantize_as(const HfInt4Weight& weight, DType dtype, Value* result) {
   // A value depends on column, group and nibble alone: 16 of them are computed for each group of a column,
   // and then looked up. Fewer columns at a time where there are many groups, to bound the table.
   constexpr int64_t kTable = 1 << 20;
-  const int64_t width = std::clamp<int64_t>(kTable / (weight.groups * 16), 1, kTile);
+  const int64_t width =
+      std::clamp<int64_t>(kTable / (weight.groups * 16), kPerWord, kTile) / kPerWord * kPerWord;
   std::vector<Value> table(static_cast<size_t>(weight.groups * width * 16));
   std::vector<Value> tile(static_cast<size_t>(width * kTile));
   for (int64_t first = 0; first < weight.out; first += width) {
@@ -59,9 +76,7 @@ void dequantize_as(const HfInt4Weight& weight, DType dtype, Value* result) {
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t i = begin + r;
         const Value* values = table.data() + weight.group[static_cast<size_t>(i)] * width * 16;
-        for (int64_t c = 0; c < columns; ++c) {
-          tile[static_cast<size_t>(c * kTile + r)] = values[c * 16 + nibble(weight, i, first + c)];
-        }
+        look_up(weight, i, first, columns, values, tile.data() + r);
       }
       for (int64_t c = 0; c < columns; ++c) {
         std::copy_n(tile.data() + c * kTile, rows, result + (first + c) * weight.in + begin);

@@ -18,8 +18,8 @@ bool has(const fs::path& path) {
 
 /// The object "weight_map" of an index, whose values are names of files in the same directory.
 Json read_weight_map(const fs::path& index) {
-  // Some megabytes for the largest models; what a hostile one may take in memory is several times its size.
-  constexpr JsonLimits kLimits{size_t{1} << 24, 8};
+  // What a hostile one may take in memory is 25 times its size.
+  constexpr JsonLimits kLimits{8'000'000, 8};
   Json document = read_json_file(index, kLimits);
   require(document.is_object(), "{}: expected a JSON object, found {}", index.string(), document.type_name());
   const auto map = document.find("weight_map");

@@ -19,7 +19,8 @@ ActivationSpec activation_spec_of(const QuantizationConfig& quantization, int64_
 /// How the input of an 8-bit lm_head is quantized: every channel INT8, one scale per token.
 ActivationSpec lm_head_activation_spec(int64_t hidden);
 
-/// A decoder-only language model of the Llama family, at any precision of its linear layers.
+/// A decoder-only language model of one of the families of ModelConfig, at any precision of its linear
+/// layers.
 ///
 /// Immutable once loaded: threads may share it, each with a Workspace of its own.
 class Model {
@@ -56,8 +57,8 @@ class Model {
 
   /// What `atom inspect` lists: "model.layers.0.qkv", ..., "lm_head".
   std::vector<std::pair<std::string, LinearInfo>> linear_infos() const;
-  /// Bytes of the weights as stored canonically: linear layers, embedding, norms. A tied embedding counts
-  /// once.
+  /// Bytes of the weights as stored canonically: linear layers, embedding, norms, biases. A tied embedding
+  /// counts once.
   int64_t weight_bytes() const;
   /// Weights of all these, a tied embedding counted once.
   int64_t weight_count() const;
@@ -66,6 +67,8 @@ class Model {
   Model() = default;
   static std::unique_ptr<Model> load(const Checkpoint& checkpoint, const DeviceContext& device,
                                      bool shapes_only);
+  /// Of norms and biases.
+  int64_t vector_elements() const;
   /// Throws Error where `quantization_` asks for what the shape does not allow.
   void check_quantization(const std::string& source) const;
 
