@@ -1,5 +1,7 @@
 #include "checkpoint/hf_int4_checkpoint.h"
 
+#include <algorithm>
+#include <cstring>
 #include <functional>
 
 #include <gtest/gtest.h>
