@@ -14,6 +14,7 @@ import pytest
 from atom_cli import BINARY, GOLDEN, TEXT, Safetensors, assert_fails, copy_model, run, run_json, write_gguf
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "scripts" / "oracles"))
+import checkpoint_golden  # noqa: E402
 import checkpoint_int4  # noqa: E402
 
 MODEL = GOLDEN / "gqa_tied_f32"
@@ -112,6 +113,65 @@ def test_int4_checkpoint(tmp_path, method):
     assert run("quantize", quantized, "-o", tmp_path / "out", "--recipe", "rtn").returncode == 0
     shard(quantized)
     assert perplexity(quantized) == perplexity(plain)
+
+
+def random_blocks(name, shape, noise):
+    """Blocks of a GGUF type whose values have a standard deviation of about 0.05, and the type."""
+    import gguf
+
+    width, size, halves = checkpoint_golden.TYPES[name]
+    kind = gguf.GGMLQuantizationType[name]
+    blocks = noise.integers(0, 256, (shape[0] * shape[1] // width, size), dtype=np.uint8)
+
+    def scaled(scale):
+        for at in halves:
+            blocks[:, at : at + 2] = np.frombuffer(np.float16(scale).tobytes(), np.uint8)
+        if name == "MXFP4":
+            blocks[:, 0] = 121
+        return blocks.reshape(shape[0], -1)
+
+    return scaled(0.05 / np.std(gguf.dequantize(scaled(1), kind))), kind
+
+
+def test_gguf_of_every_block_type(tmp_path):
+    """One matrix of each type in one model: the same perplexity as of what the package gguf makes of it."""
+    import gguf
+
+    noise = np.random.default_rng(5)
+    folder = copy_model("gqa_tied_f32", tmp_path / "plain", config=lambda config: config.update(
+        hidden_size=256, intermediate_size=256, head_dim=64))
+    file = Safetensors(folder / "model.safetensors")
+    wider = {64: 256, 96: 256, 32: 128}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    types = [name for name, (width, _, _) in checkpoint_golden.TYPES.items() if width > 1]
+    blocks, plain = {}, {}
+    for name in file.names():
+        shape = [wider.get(n, n) for n in file.header[name]["shape"]]
+        if len(shape) == 1:
+            plain[name] = np.ones(shape, np.float32)
+            continue
+        raw, kind = random_blocks(types[len(blocks)], shape, noise)
+        blocks[names.get_name(name, try_suffixes=(".weight",))] = raw, kind
+        plain[name] = gguf.dequantize(raw, kind)
+        if "q_proj" in name or "k_proj" in name:
+            plain[name] = plain[name].reshape(-1, 32, 2, 256).swapaxes(1, 2).reshape(shape)
+    assert len(blocks) == len(types)
+    checkpoint_int4.save_file({n: np.ascontiguousarray(v, np.float32) for n, v in plain.items()}, folder / "model.safetensors")
+
+    source = gguf.GGUFReader(write_gguf(folder, tmp_path / "plain.gguf"))
+    writer = gguf.GGUFWriter(str(tmp_path / "blocks.gguf"), "llama")
+    for field in source.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=field.types[-1])
+    for tensor in source.tensors:
+        raw, kind = blocks.get(tensor.name, (tensor.data, None))
+        writer.add_tensor(tensor.name, raw, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    expected = perplexity(folder)
+    assert 1 < expected < 1e6 and perplexity(tmp_path / "blocks.gguf") == expected
 
 
 # --- a model that is larger than memory -------------------------------------------------------------------------------

@@ -50,7 +50,8 @@ def write(folder, random, sizes, group_size, method, scale_type=np.float16, **se
     scale[0, :4] = [6e-8, -6e-5, 0, 3000]
     expected = (q - zero[group]).astype(scale_type) * scale[group]
     if method == "gptq":
-        minus_one = 0 if settings.get("checkpoint_format") == "gptq_v2" else 1
+        as_it_is = settings.get("checkpoint_format") == "gptq_v2" or settings.pop("mislabelled", False)
+        minus_one = 0 if as_it_is else 1
         with_index = settings.pop("with_index", True)
         tensors = gptq_tensors(q, zero, group, minus_one, with_index)
     else:
@@ -71,6 +72,8 @@ def main():
     write(directory / "gptq_v2", random, (72, 40), -1, "gptq", sym=False, checkpoint_format="gptq_v2", format="gptq_v2")
     write(directory / "gptq_small_groups", random, (136, 136), 4, "gptq", sym=False, with_index=False)
     write(directory / "gptq_f32", random, (64, 64), 8, "gptq", scale_type=np.float32, sym=False)
+    # GPTQModel wrote symmetric checkpoints of the second format under the first one's name.
+    write(directory / "gptq_mislabelled", random, (64, 64), 32, "gptq", sym=True, checkpoint_format="gptq", mislabelled=True)
     write(directory / "awq", random, (256, 200), 128, "awq", zero_point=True, version="GEMM", modules_to_not_convert=None)
     write(directory / "awq_odd", random, (99, 24), 33, "awq", format="gemm", modules_to_not_convert=["lm_head"])
     write(directory / "awq_channel", random, (100, 8), -1, "awq", version="gemm", backend="autoawq")

@@ -1,6 +1,9 @@
 #include "checkpoint/gguf_parts.h"
 
+#include <filesystem>
 #include <functional>
+#include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 

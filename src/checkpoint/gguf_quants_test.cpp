@@ -2,11 +2,14 @@
 
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <map>
+#include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "base/random.h"
 #include "base/testing/temp_dir.h"
 #include "checkpoint/json.h"

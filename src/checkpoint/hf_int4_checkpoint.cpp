@@ -146,8 +146,15 @@ HfInt4Weight HfInt4Checkpoint::read_weight(const Layer& layer) const {
   weight.out = layer.out;
   weight.groups = layer.groups;
   weight.awq = awq;
-  weight.zeros =
-      unpack_int4_zeros(words_of(base_->load(layer.prefix + ".qzeros")), awq, int4_.zeros_minus_one);
+  const Tensor zeros = base_->load(layer.prefix + ".qzeros");
+  const auto words = words_of(zeros);
+  // Some writers say that they are in the first format and store zero points as they are. Where all of them
+  // are known to be 8, one can tell.
+  constexpr uint32_t kEights = 0x88888888;
+  const bool as_they_are = int4_.symmetric && std::all_of(words.begin(), words.end(), [](int32_t word) {
+                             return static_cast<uint32_t>(word) == kEights;
+                           });
+  weight.zeros = unpack_int4_zeros(words, awq, int4_.zeros_minus_one && !as_they_are);
   weight.scales.resize(static_cast<size_t>(layer.groups * layer.out));
   base_->read_float(layer.prefix + ".scales", weight.scales);
   const bool finite =

@@ -1,5 +1,7 @@
 #include "checkpoint/hf_int4_checkpoint.h"
 
+#include <algorithm>
+#include <cstring>
 #include <functional>
 
 #include <gtest/gtest.h>
@@ -44,7 +46,7 @@ TEST(HfInt4Checkpoint, EqualsWhatWasPacked) {
     EXPECT_EQ(std::memcmp(floats.data(), same.data(), floats.size() * sizeof(float)), 0);
     ++cases;
   }
-  EXPECT_EQ(cases, 9);
+  EXPECT_EQ(cases, 10);
 }
 
 /// The tensors of one layer of 16 inputs and 8 outputs in two groups.
@@ -194,6 +196,7 @@ TEST(HfInt4Checkpoint, NamesFieldsThatAreNotSupported) {
   expect_refused("gptq", "pack_dtype", "int64");
   expect_refused("gptq", "dynamic", Json{{"lm_head", Json::object()}});
   expect_refused("gptq", "rotation", "hadamard");
+  expect_refused("gptq", "sym", "yes");
   expect_refused("gptq", "surprise", 1);
   expect_refused("gptq", "modules_to_not_convert", "lm_head");
   expect_refused("gptq", "modules_to_not_convert", Json::array({""}));

@@ -42,7 +42,6 @@ const std::set<std::string_view>& fields_without_meaning() {
                                                      "pad_token_id",
                                                      "quantizer",
                                                      "static_groups",
-                                                     "sym",
                                                      "tokenizer",
                                                      "true_sequential",
                                                      "use_cuda_fp16",
@@ -169,6 +168,8 @@ HfInt4Config HfInt4Config::from_json(const Json& json, const std::string& source
           format);
   const std::string layout = !format.empty() ? format : !older.empty() ? older : fallback;
   config.zeros_minus_one = layout == "gptq";
+  const Json* symmetric = reader.one_of("sym", {true, false});
+  config.symmetric = !awq && symmetric != nullptr && symmetric->get<bool>();
   config.modules_to_not_convert = read_names(reader, "modules_to_not_convert");
   reader.one_of("zero_point", {true});
   reader.one_of("pack_dtype", {"int32"});
