@@ -13,7 +13,7 @@
 #include "server/api.h"
 #include "server/request_fields.h"
 #include "server/submitter.h"
-#include "text/byte_level.h"
+#include "base/byte_level.h"
 #include "text/detokenizer.h"
 
 namespace atom::server::test_support {

@@ -34,19 +34,13 @@ struct LaterFirst {
 
 Bpe::Bpe(Config config) : config_(std::move(config)), cache_(std::make_unique<WordCache>()) {
   pairs_.assign(std::bit_ceil(config_.merges.size() * 2 + 2), {kEmptyKey, {-1, -1}});
-  for (const int32_t id : config_.unused) taken_apart_.emplace(id, std::pair(-1, -1));
+  unused_.insert(config_.unused.begin(), config_.unused.end());
   for (const Merge& merge : config_.merges) {
     const uint64_t key = pair_key(merge.left, merge.right);
     size_t slot = mix(key) & (pairs_.size() - 1);
     while (pairs_[slot].key != kEmptyKey && pairs_[slot].key != key) slot = (slot + 1) & (pairs_.size() - 1);
     pairs_[slot] = {key, {merge.rank, merge.merged}};
-    const auto apart = taken_apart_.find(merge.merged);
-    if (apart != taken_apart_.end() && apart->second.first < 0 && merge.left != merge.merged &&
-        merge.right != merge.merged) {
-      apart->second = {merge.left, merge.right};
-    }
   }
-  std::erase_if(taken_apart_, [](const auto& entry) { return entry.second.first < 0; });
   char_pages_.emplace_back().fill(-1);
   for (const auto& [code_point, id] : config_.char_ids) {
     uint16_t& page = char_page_[code_point >> 8];
@@ -159,7 +153,7 @@ void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& 
     return;
   }
   size_t begin = 0;
-  if (config_.cut_at_marks) {
+  if (config_.cut_at_marks && unused_.empty()) {
     for (size_t mark = word.find(kSpaceMark, 1); mark != std::string_view::npos;
          mark = word.find(kSpaceMark, mark + kSpaceMark.size())) {
       if (!may_cut(word, mark)) continue;
@@ -180,31 +174,32 @@ void Bpe::encode_part(std::string_view part, Scratch& scratch, std::vector<int32
   } else {
     start_bytes(part, scratch);
   }
-  if (scratch.ids.size() <= kScanLimit) {
+  scratch.parts.clear();
+  if (scratch.ids.size() <= kScanLimit && unused_.empty()) {
     merge_by_scan(scratch);
   } else {
     merge_by_heap(scratch);
   }
   const size_t before = out.size();
-  if (taken_apart_.empty()) {
+  if (unused_.empty()) {
     out.insert(out.end(), scratch.ids.begin(), scratch.ids.end());
   } else {
-    for (const int32_t id : scratch.ids) add_token(id, out);
+    for (const int32_t id : scratch.ids) add_token(id, scratch, out);
   }
   // Words that lose something stay out of the cache, so that the loss is noticed whenever they come.
   if (!scratch.dropped) cache_->store(part, hash, out.data() + before, out.size() - before);
   scratch.dropped |= dropped_before;
 }
 
-void Bpe::add_token(int32_t id, std::vector<int32_t>& out) const {
-  const auto apart = taken_apart_.find(id);
-  if (apart == taken_apart_.end()) {
+void Bpe::add_token(int32_t id, const Scratch& scratch, std::vector<int32_t>& out) const {
+  const auto parts = scratch.parts.find(id);
+  if (parts == scratch.parts.end()) {
     out.push_back(id);
     return;
   }
   // As deep as the token has characters: both parts are shorter than the whole.
-  add_token(apart->second.first, out);
-  add_token(apart->second.second, out);
+  add_token(parts->second.first, scratch, out);
+  add_token(parts->second.second, scratch, out);
 }
 
 void Bpe::merge_by_scan(Scratch& scratch) const {
@@ -250,7 +245,10 @@ void Bpe::merge_by_heap(Scratch& scratch) const {
   heap.clear();
   const auto candidate = [&](int32_t position, Scratch::Candidate& found) {
     const Scratch::Symbol& left = symbols[static_cast<size_t>(position)];
-    const Rank rank = find(left.id, symbols[static_cast<size_t>(left.next)].id);
+    const int32_t right = symbols[static_cast<size_t>(left.next)].id;
+    const Rank rank = find(left.id, right);
+    if (rank.rank >= 0 && left.id != rank.merged && right != rank.merged && unused_.count(rank.merged) != 0)
+      scratch.parts[rank.merged] = {left.id, right};
     found = {rank.rank, position, rank.merged};
     return rank.rank >= 0;
   };
@@ -279,11 +277,9 @@ void Bpe::merge_by_heap(Scratch& scratch) const {
     left.id = top.merged;
     right.id = kRemoved;
     left.next = right.next;
-    if (left.next >= 0) {
-      symbols[static_cast<size_t>(left.next)].previous = top.position;
-      push(top.position);
-    }
+    if (left.next >= 0) symbols[static_cast<size_t>(left.next)].previous = top.position;
     if (left.previous >= 0) push(left.previous);
+    if (left.next >= 0) push(top.position);
   }
   scratch.ids.clear();
   for (const Scratch::Symbol& symbol : symbols) {

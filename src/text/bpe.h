@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -34,10 +35,12 @@ class Bpe {
     bool characters = false;
     std::array<int32_t, 256> byte_ids;  ///< token of each single byte, -1 where the vocabulary has none
     std::vector<std::pair<char32_t, int32_t>> char_ids;
-    std::vector<Merge> merges;    ///< of a pair that comes again, the last counts
-    int32_t unknown_id = -1;      ///< stands for bytes or characters without a token; -1 drops them
-    bool fuse_unknown = false;    ///< a run of such is one unknown token
-    std::vector<int32_t> unused;  ///< tokens that are taken apart again where merges have led to them
+    std::vector<Merge> merges;  ///< of a pair that comes again, the last counts
+    int32_t unknown_id = -1;    ///< stands for bytes or characters without a token; -1 drops them
+    bool fuse_unknown = false;  ///< a run of such is one unknown token
+    /// Tokens that are taken apart again where merges have led to them, the way that was last open in the
+    /// word.
+    std::vector<int32_t> unused;
     /// Words of characters may be cut in front of a space mark, unless it follows one of `joined_to_mark`
     /// (ascending): no merge crosses such a place, so that the parts can be merged one by one.
     bool cut_at_marks = false;
@@ -62,6 +65,7 @@ class Bpe {
     std::vector<Symbol> symbols;
     std::vector<Candidate> heap;
     std::vector<Candidate> pairs;
+    std::unordered_map<int32_t, std::pair<int32_t, int32_t>> parts;  ///< of unused tokens
     bool dropped = false;  ///< set when a byte or character had no token and was dropped
   };
 
@@ -88,7 +92,7 @@ class Bpe {
   void start_characters(std::string_view word, Scratch& scratch) const;
   void encode_part(std::string_view part, Scratch& scratch, std::vector<int32_t>& out) const;
   bool may_cut(std::string_view word, size_t mark) const;
-  void add_token(int32_t id, std::vector<int32_t>& out) const;
+  void add_token(int32_t id, const Scratch& scratch, std::vector<int32_t>& out) const;
   int32_t char_id(char32_t code_point) const;
   void merge_by_scan(Scratch& scratch) const;
   void merge_by_heap(Scratch& scratch) const;
@@ -103,7 +107,7 @@ class Bpe {
   std::vector<int32_t> whole_slots_;  // open addressing over config_.whole_words
   std::array<uint16_t, 0x1100> char_page_{};
   std::vector<std::array<int32_t, 256>> char_pages_;  // token of each character, by its upper bits
-  std::unordered_map<int32_t, std::pair<int32_t, int32_t>> taken_apart_;  // what unused tokens consist of
+  std::unordered_set<int32_t> unused_;
   std::unique_ptr<WordCache> cache_;
 };
 

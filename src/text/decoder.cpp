@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "base/byte_level.h"
 #include "base/utf8.h"
-#include "text/byte_level.h"
 
 namespace atom::text {
 namespace {

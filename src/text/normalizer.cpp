@@ -8,7 +8,7 @@ namespace {
 
 /// Where a text stands, and how long it may become.
 struct Place {
-  bool at_begin;
+  TextPart part;
   size_t limit;
 };
 
@@ -22,7 +22,9 @@ std::string apply(const StripMarksStep&, const std::string& text, Place) {
   return strip_marks(text);
 }
 std::string apply(const PrependStep& step, const std::string& text, Place place) {
-  return text.empty() || (step.first_only && !place.at_begin) ? text : step.text + text;
+  const bool spared = place.part == TextPart::kAddedToken ? !step.to_added
+                                                          : step.first_only && place.part != TextPart::kBegin;
+  return text.empty() || spared ? text : step.text + text;
 }
 std::string apply(const ReplaceStep& step, const std::string& text, Place place) {
   return replace_all(step, text, place.limit);
@@ -59,8 +61,8 @@ std::string replace_all(const ReplaceStep& step, std::string_view text, size_t l
   return out;
 }
 
-std::string normalize(const std::vector<NormalizerStep>& steps, std::string_view text, bool at_begin) {
-  const Place place{at_begin, text.size() * 64 + (size_t{1} << 20)};
+std::string normalize(const std::vector<NormalizerStep>& steps, std::string_view text, TextPart part) {
+  const Place place{part, text.size() * 64 + (size_t{1} << 20)};
   std::string result(text);
   for (const NormalizerStep& step : steps) {
     result = std::visit([&](const auto& kind) { return apply(kind, result, place); }, step);

@@ -18,10 +18,12 @@ struct UnicodeStep {
 struct LowercaseStep {};
 struct StripMarksStep {};
 
-/// Puts a text in front of what is not empty; with `first_only`, only at the begin of the whole text.
+/// Puts a text in front of what is not empty; with `first_only`, only at the begin of the whole text; with
+/// `to_added`, also of the contents of added tokens.
 struct PrependStep {
   std::string text;
   bool first_only;
+  bool to_added;
 };
 
 /// Replaces every occurrence of a string, or every match of a pattern.
@@ -45,9 +47,12 @@ struct CharsmapStep {
 using NormalizerStep = std::variant<UnicodeStep, LowercaseStep, StripMarksStep, PrependStep, ReplaceStep,
                                     StripStep, CharsmapStep>;
 
-/// `text` (well-formed UTF-8) after all steps; `at_begin`: it is the begin of the whole text. Throws Error
-/// when it grows beyond 64 times its size and 1 MiB.
-std::string normalize(const std::vector<NormalizerStep>& steps, std::string_view text, bool at_begin);
+/// What is normalized: the begin of the whole text, text behind a special token, or the content of an added
+/// token.
+enum class TextPart { kBegin, kBehind, kAddedToken };
+
+/// `text` (well-formed UTF-8) after all steps. Throws Error when it grows beyond 64 times its size and 1 MiB.
+std::string normalize(const std::vector<NormalizerStep>& steps, std::string_view text, TextPart part);
 
 /// `text` with what the step replaces replaced. Throws Error when that makes more than `limit` bytes.
 std::string replace_all(const ReplaceStep& step, std::string_view text, size_t limit);

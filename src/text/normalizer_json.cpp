@@ -39,12 +39,13 @@ void add_steps(const Field& field, std::vector<NormalizerStep>& steps) {
     field.only({"type", "strip_left", "strip_right"});
     steps.push_back(StripStep{field.at("strip_left").boolean(), field.at("strip_right").boolean()});
   } else if (type == "Prepend") {
-    // "prepend_scheme" is Atom's own, for models of SentencePiece: "first" spares the text behind special
-    // tokens.
+    // "prepend_scheme" is Atom's own, for models of SentencePiece.
     field.only({"type", "prepend", "prepend_scheme"});
     const Field scheme = field.at("prepend_scheme");
-    if (!scheme.is_null() && scheme.value() != "first") scheme.bad("\"first\"");
-    steps.push_back(PrependStep{read_content(field.at("prepend")), !scheme.is_null()});
+    if (!scheme.is_null() && scheme.value() != "first" && scheme.value() != "always")
+      scheme.bad("first or always");
+    steps.push_back(
+        PrependStep{read_content(field.at("prepend")), scheme.value() == "first", scheme.is_null()});
   } else if (type == "Replace") {
     steps.push_back(read_replace(field));
   } else if (type == "Precompiled") {

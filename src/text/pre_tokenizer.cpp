@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "base/byte_level.h"
 #include "base/utf8.h"
-#include "text/byte_level.h"
 #include "text/unicode.h"
 
 namespace atom::text {

@@ -36,7 +36,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
     const bool at_begin = segment.text.data() == text.data();
     std::string_view part_text = segment.text;
     if (!data_->normalizer.empty()) {
-      normalized = normalize(data_->normalizer, segment.text, at_begin);
+      normalized =
+          normalize(data_->normalizer, segment.text, at_begin ? TextPart::kBegin : TextPart::kBehind);
       part_text = normalized;
     }
     data_->added.split_normalized(part_text, options.parse_special, parts);

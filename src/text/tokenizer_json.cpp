@@ -1,9 +1,8 @@
-#include <limits>
 #include <set>
 
+#include "base/byte_level.h"
 #include "base/error.h"
 #include "base/utf8.h"
-#include "text/byte_level.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_data.h"
 #include "text/tokenizer_parts.h"
@@ -99,7 +98,8 @@ class TokenizerReader {
       token.normalized = field.at("normalized").boolean_or(!token.special);
       if (token.content.empty() || token.content.size() > kMaxAddedBytes)
         field.at("content").bad(fmt::format("1 to {} bytes", kMaxAddedBytes));
-      token.pattern = token.normalized ? normalize(data_->normalizer, token.content, false) : token.content;
+      token.pattern = token.normalized ? normalize(data_->normalizer, token.content, TextPart::kAddedToken)
+                                       : token.content;
       const auto known = data_->ids.find(token.content);
       if (known == data_->ids.end()) {
         require(token.id == next_id, "{}: expected {}, the next id behind the vocabulary, found {}",
@@ -228,8 +228,12 @@ class TokenizerReader {
       const Json& value = merges.array()[i];
       if (value.is_string() && value.get_ref<const std::string&>().starts_with("#version")) continue;
       Bpe::Merge merge = read_merge(merges, i);
-      if (!ranks.is_null())
-        merge.rank = static_cast<int32_t>(ranks.at(i).count(std::numeric_limits<int32_t>::max()));
+      if (!ranks.is_null()) {
+        const Json& rank = ranks.array()[i];
+        if (!rank.is_number_unsigned() || rank.get<uint64_t>() > merges.array().size())
+          ranks.at(i).bad(fmt::format("a rank of at most {}", merges.array().size()));
+        merge.rank = rank.get<int32_t>();
+      }
       if (config.cut_at_marks) {
         const std::string_view left = token_text(merge.left);
         if (!left.empty() && token_text(merge.right).starts_with(kSpaceMark))

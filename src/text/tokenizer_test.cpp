@@ -4,10 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include "base/byte_level.h"
 #include "base/error.h"
 #include "base/random.h"
 #include "text/bpe.h"
-#include "text/byte_level.h"
 #include "text/json.h"
 #include "text/pre_tokenizer.h"
 #include "text/unicode.h"

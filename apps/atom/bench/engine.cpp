@@ -15,7 +15,7 @@
 #include "precision.h"
 #include "report.h"
 #include "shapes.h"
-#include "text/byte_level.h"
+#include "base/byte_level.h"
 
 namespace atom::cli {
 namespace {
