@@ -38,7 +38,7 @@ struct Options {
 text::Tokenizer byte_tokenizer() {
   nlohmann::json vocab = nlohmann::json::object();
   for (int byte = 0; byte < 256; ++byte) {
-    vocab[text::byte_level_encode(std::string(1, static_cast<char>(byte)))] = byte;
+    vocab[byte_level_encode(std::string(1, static_cast<char>(byte)))] = byte;
   }
   return text::Tokenizer::from_json(
       {{"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},
