@@ -16,6 +16,7 @@ struct Options {
   std::optional<std::string> argument;
   std::optional<std::filesystem::path> file;
   bool decode = false;
+  bool no_special = false;
 };
 
 std::string read_input(const Options& options) {
@@ -52,7 +53,8 @@ void run(const Options& options) {
     }
     return;
   }
-  const std::vector<int32_t> ids = tokenizer.encode(input);
+  const std::vector<int32_t> ids = tokenizer.encode(
+      input, {.add_special_tokens = !options.no_special, .parse_special = !options.no_special});
   if (options.output.json) {
     print_json({{"tokens", ids.size()}, {"ids", ids}});
   } else {
@@ -79,7 +81,11 @@ void add_tokenize(CLI::App& app, Command& chosen) {
   command
       ->add_option("--text", options->file, "Read the text (with --decode: the array of ids) from this file")
       ->excludes(text);
-  command->add_flag("--decode", options->decode, "Turn ids into text");
+  auto* decode = command->add_flag("--decode", options->decode, "Turn ids into text");
+  command
+      ->add_flag("--no-special", options->no_special,
+                 "Add no special tokens, and take those written in the text for text")
+      ->excludes(decode);
   options->output.add_to(*command);
   command->callback([options, &chosen] { chosen = [options] { run(*options); }; });
 }

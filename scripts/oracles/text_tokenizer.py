@@ -18,7 +18,17 @@ import random
 import sys
 import unicodedata
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -39,6 +49,13 @@ DEEPSEEK = [
     r"[一-龥ࠀ-一가-퟿]+",
     r"\p{N}",
 ]
+DEEPSEEK_V3 = [
+    r"\p{N}{1,3}",
+    r"[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+]
+MARK = "▁"
 ENGLISH = """the quick brown fox it's he'll we've I'd you're don't IT'S O'Neil rock 'n' roll can't  two  spaces
 Once upon a time there was a language model, and it was small; but it could count: one, two, three!""".split(" ")
 
@@ -255,6 +272,139 @@ def feature_tokenizers(code):
     yield "added", added
 
 
+def trained_with_fallback(code):
+    """As Llama 2 has it: no words, bytes where a character has no token."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(MARK), normalizers.Replace(" ", MARK)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=MARK, prepend_scheme="never", split=True)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=3000,
+        special_tokens=["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)],
+        limit_alphabet=300,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([code, " ".join(SCRIPTS * 5)], trainer)
+    document = json.loads(tokenizer.to_str())
+    document["pre_tokenizer"] = None
+    document["added_tokens"] = document["added_tokens"][:3]
+    return document
+
+
+def metaspace_tokenizers(code):
+    base = trained_with_fallback(code)
+
+    def variant(change=None, **parts):
+        document = json.loads(json.dumps(base))
+        if change:
+            change(document["model"])
+        tokenizer = Tokenizer.from_str(json.dumps(document))
+        for name, value in parts.items():
+            setattr(tokenizer, name, value)
+        return tokenizer
+
+    def metaspace(scheme, split, **parts):
+        made = {"replacement": MARK, "prepend_scheme": scheme}
+        return variant(
+            normalizer=None,
+            pre_tokenizer=pre_tokenizers.Metaspace(split=split, **made),
+            decoder=decoders.Metaspace(**made),
+            **parts,
+        )
+
+    yield "llama2", variant()
+    for scheme in ("always", "first", "never"):
+        for split in (False, True):
+            yield f"metaspace_{scheme}_{split}", metaspace(scheme, split)
+    yield "gemma", variant(
+        normalizer=normalizers.Replace(" ", MARK),
+        decoder=decoders.Sequence([decoders.Replace(MARK, " "), decoders.ByteFallback(), decoders.Fuse()]),
+    )
+    yield "fallback_decoder_alone", variant(decoder=decoders.ByteFallback())
+    yield "no_decoder", variant(decoder=None)
+    yield "strip_start", variant(decoder=decoders.Sequence([decoders.Fuse(), decoders.Strip("e", 2, 0)]))
+    yield "strip_tokens", variant(decoder=decoders.Sequence([decoders.Strip(MARK, 1, 0), decoders.Replace("e", "EE")]))
+
+    def unknown(fallback, fuse, token="<unk>", ignore=False, gone=()):
+        def change(model):
+            model.update(byte_fallback=fallback, fuse_unk=fuse, unk_token=token, ignore_merges=ignore)
+            for name in gone:
+                del model["vocab"][name]
+            model["vocab"] = {name: i for i, name in enumerate(sorted(model["vocab"], key=model["vocab"].get))}
+
+        return change
+
+    yield "unk", variant(unknown(False, False))
+    yield "unk_fused", variant(unknown(False, True))
+    yield "unk_dropped", variant(unknown(False, False, None))
+    yield "unk_and_bytes", variant(unknown(True, True, gone=["<0xE4>", "<0xF0>"]))
+    yield "unk_and_bytes_apart", variant(unknown(True, False, gone=["<0xE4>", "<0xF0>"]))
+    yield "whole_words", metaspace_words(variant, unknown)
+    special = {"special": True, "normalized": False}
+    for name, tokenizer in (("added_old", variant()), ("added_new", metaspace("first", False))):
+        tokenizer.add_special_tokens([AddedToken("<|im_start|>", **special), AddedToken("[INST]", rstrip=True, **special)])
+        tokenizer.add_tokens(
+            [AddedToken("wor", normalized=True), AddedToken("a b", normalized=True), AddedToken("q\u00e9", lstrip=True)]
+        )
+        bos = tokenizer.token_to_id("<s>")
+        tokenizer.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", bos)])
+        yield name, tokenizer
+    yield "roberta", variant(post_processor=processors.RobertaProcessing(("</s>", 2), ("<s>", 1)))
+    yield "bert", variant(post_processor=processors.BertProcessing(("</s>", 2), ("<s>", 1)))
+
+
+def metaspace_words(variant, unknown):
+    return variant(
+        unknown(True, True, ignore=True),
+        normalizer=None,
+        pre_tokenizer=pre_tokenizers.Metaspace(MARK, "always", True),
+    )
+
+
+def step_tokenizers(code):
+    """One normalizer or pre-tokenizer each, in front of what the byte-level tokenizer does."""
+    base = trained(code, byte_level())
+
+    def with_parts(normalizer=None, steps=()):
+        tokenizer = Tokenizer.from_str(base.to_str())
+        tokenizer.normalizer = normalizer
+        if steps:
+            tokenizer.pre_tokenizer = pre_tokenizers.Sequence(list(steps))
+        return tokenizer
+
+    for form in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"):
+        yield form.lower(), with_parts(getattr(normalizers, form)())
+    yield "stripped_accents", with_parts(
+        normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
+    )
+    yield "strip", with_parts(normalizers.Strip(True, True))
+    yield "strip_right", with_parts(normalizers.Strip(False, True))
+    yield "replace_regex", with_parts(normalizers.Replace(Regex(r"\s{2,}|[aeiou]{2}"), "é "))
+    yield "deepseek_v3", with_parts(
+        None, [split(Regex(pattern), "isolated") for pattern in DEEPSEEK_V3] + [byte_level(use_regex=False)]
+    )
+    yield "falcon", with_parts(
+        None,
+        [
+            pre_tokenizers.Punctuation("contiguous"),
+            byte_level(),
+            pre_tokenizers.Digits(False),
+            split(Regex("[0-9][0-9][0-9]"), "isolated"),
+        ],
+    )
+    yield "command", with_parts(None, [split(Regex(r"\d{1,3}(?=(?:\d{3})*\b)"), "isolated"), byte_level()])
+    yield "punctuation", with_parts(None, [pre_tokenizers.Punctuation(), byte_level()])
+    yield "whitespace", with_parts(None, [pre_tokenizers.Whitespace(), byte_level(use_regex=False)])
+    yield "white_space_split", with_parts(None, [pre_tokenizers.WhitespaceSplit(), byte_level(add_prefix_space=True)])
+    yield "bert_words", with_parts(None, [pre_tokenizers.BertPreTokenizer(), byte_level(use_regex=False)])
+    added = with_parts(normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]))
+    added.add_tokens([AddedToken("WORD", normalized=True), AddedToken("ﬁ", normalized=True), AddedToken("Ω", normalized=False)])
+    added.add_special_tokens([AddedToken("<|User|>", special=True, normalized=True)])
+    yield "added_normalized", added
+
+
 def cases_for(name, tokenizer, rng, size, code, files):
     specials = [token.content for token in tokenizer.get_added_tokens_decoder().values()] or ["<s>"]
     specials += [" " + special + "  " for special in specials] + [special[:-1] for special in specials]
@@ -297,7 +447,11 @@ def main():
         every_char = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF)
         made = [("smollm", smollm_tokenizer(options.model), options.bytes, files + [every_char])]
     else:
-        made = [(name, tokenizer, 60_000, files) for name, tokenizer in feature_tokenizers(code)]
+        made = [
+            (name, tokenizer, options.bytes // 24, files)
+            for family in (feature_tokenizers, metaspace_tokenizers, step_tokenizers)
+            for name, tokenizer in family(code)
+        ]
     for name, tokenizer, size, extra in made:
         tokenizer.save(os.path.join(options.out, name + ".json"))
         with open(os.path.join(options.out, name + ".cases.jsonl"), "w", encoding="utf-8") as out:

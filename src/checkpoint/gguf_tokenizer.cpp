@@ -1,5 +1,6 @@
 #include "checkpoint/gguf_tokenizer.h"
 
+#include <cstring>
 #include <limits>
 #include <optional>
 #include <string>
@@ -9,7 +10,10 @@
 
 #include "base/error.h"
 #include "base/utf8.h"
+#include "checkpoint/gguf_pre_tokenizer.h"
 #include "checkpoint/json.h"
+#include "checkpoint/piece_tokenizer.h"
+#include "checkpoint/tokenizer_document.h"
 
 namespace atom {
 namespace {
@@ -21,48 +25,26 @@ constexpr const char* kTokenTypes = "tokenizer.ggml.token_type";
 constexpr const char* kMerges = "tokenizer.ggml.merges";
 constexpr const char* kPre = "tokenizer.ggml.pre";
 
-/// Values of tokenizer.ggml.token_type that matter here.
-enum TokenType : int64_t { kUnknown = 2, kControl = 3, kUserDefined = 4 };
+constexpr const char* kScores = "tokenizer.ggml.scores";
 
-ordered_json byte_level(bool add_prefix_space, bool use_regex) {
-  return {{"type", "ByteLevel"},
-          {"add_prefix_space", add_prefix_space},
-          {"trim_offsets", true},
-          {"use_regex", use_regex}};
+/// What comes out of the two kinds of tokenizers that are read: "gpt2" (byte-level BPE), "llama"
+/// (SentencePiece).
+bool is_pieces(const GgufFile& file) {
+  const std::string_view kind = file.get_string("tokenizer.ggml.model");
+  require(
+      kind == "gpt2" || kind == "llama",
+      "{}: tokenizer.ggml.model: expected \"gpt2\" (byte-level BPE) or \"llama\" (SentencePiece BPE), found "
+      "\"{}\", which is not supported",
+      file.name(), printable(kind));
+  return kind == "llama";
 }
 
-ordered_json split(const char* regex) {
-  return {{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}, {"invert", false}};
-}
-
-ordered_json sequence(ordered_json::array_t parts) {
-  return {{"type", "Sequence"}, {"pretokenizers", ordered_json(std::move(parts))}};
-}
-
-constexpr const char* kGpt2Regex =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-constexpr const char* kLlama3Regex =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-
-bool is_llama3(std::string_view pre) {
-  return pre == "llama-bpe" || pre == "llama3" || pre == "llama-v3";
-}
-
-ordered_json make_pre_tokenizer(const GgufFile& file, std::string_view pre) {
-  const bool space = file.find_bool("tokenizer.ggml.add_space_prefix").value_or(false);
-  if (pre == "smollm") {
-    return sequence({{{"type", "Digits"}, {"individual_digits", true}}, byte_level(space, true)});
-  }
-  if (pre == "gpt-2") return byte_level(space, true);
-  if (pre == "default") {
-    return sequence({split(R"([\p{P}\$\+<=>\^~\|]+)"), split(kGpt2Regex), split(R"(\p{N}+)"),
-                     split("[0-9][0-9][0-9]"), byte_level(space, false)});
-  }
-  if (is_llama3(pre)) return sequence({split(kLlama3Regex), byte_level(space, false)});
-  fail(
-      "{}: {}: expected \"smollm\", \"gpt-2\", \"default\" or \"llama-bpe\", found \"{}\", which is not "
-      "supported",
-      file.name(), kPre, printable(pre));
+GgufPreTokenizer get_pre_tokenizer(const GgufFile& file) {
+  const std::string_view name = file.get_string(kPre);
+  auto found = find_pre_tokenizer(name, file.find_bool("tokenizer.ggml.add_space_prefix").value_or(false));
+  require(found.has_value(), "{}: {}: found \"{}\", which is not supported", file.name(), kPre,
+          printable(name));
+  return std::move(*found);
 }
 
 struct Tokens {
@@ -124,113 +106,137 @@ ordered_json make_added_tokens(const GgufFile& file, const Tokens& tokens) {
   require(types->count == tokens.text.size(), "{}: {}: expected {} entries, one a token, found {}",
           file.name(), kTokenTypes, tokens.text.size(), types->count);
   const std::vector<int64_t> type = file.get_ints(kTokenTypes);
+  constexpr auto unknown = static_cast<int64_t>(PieceType::unknown);
+  constexpr auto control = static_cast<int64_t>(PieceType::control);
+  constexpr auto user_defined = static_cast<int64_t>(PieceType::user_defined);
   for (size_t id = 0; id < type.size(); ++id) {
-    if (type[id] != kUnknown && type[id] != kControl && type[id] != kUserDefined) continue;
+    if (type[id] != unknown && type[id] != control && type[id] != user_defined) continue;
     require(!tokens.text[id].empty(), "{}: {}: special token {} is empty", file.name(), kTokens, id);
-    added.push_back({{"id", id},
-                     {"content", tokens.text[id]},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", type[id] != kUserDefined}});
+    added.push_back(added_token(static_cast<int64_t>(id), tokens.text[id], type[id] != user_defined, false));
   }
   return ordered_json(std::move(added));
 }
 
-std::optional<std::string_view> find_token(const GgufFile& file, const Tokens& tokens, const char* key) {
-  const auto id = file.find_uint(key);
+/// The token that a key names, or the id that llama.cpp takes for it in files of SentencePiece models.
+std::optional<FrameToken> find_token(const GgufFile& file, const Tokens& tokens, const char* key,
+                                     std::optional<uint64_t> fallback = std::nullopt) {
+  auto id = file.find_uint(key);
+  if (!id && fallback && *fallback < tokens.text.size()) id = fallback;
   if (!id) return std::nullopt;
   require(*id < tokens.text.size(), "{}: {}: expected an id below {}, found {}", file.name(), key,
           tokens.text.size(), *id);
-  return tokens.text[static_cast<size_t>(*id)];
+  return FrameToken{std::string(tokens.text[static_cast<size_t>(*id)]), static_cast<int64_t>(*id)};
 }
 
-bool adds_bos(const GgufFile& file) {
-  const bool fallback = is_llama3(file.find_string(kPre).value_or(""));
-  return file.find_bool("tokenizer.ggml.add_bos_token").value_or(fallback);
+struct SpecialTokens {
+  std::optional<FrameToken> bos;
+  std::optional<FrameToken> eos;
+  std::optional<FrameToken> unknown;
+  bool adds_bos;
+  bool adds_eos;
+};
+
+SpecialTokens find_special_tokens(const GgufFile& file, const Tokens& tokens) {
+  const bool pieces = is_pieces(file);
+  const auto fallback = [&](uint64_t id) { return pieces ? std::optional(id) : std::nullopt; };
+  SpecialTokens out;
+  out.bos = find_token(file, tokens, "tokenizer.ggml.bos_token_id", fallback(1));
+  out.eos = find_token(file, tokens, "tokenizer.ggml.eos_token_id", fallback(2));
+  out.unknown = find_token(file, tokens, "tokenizer.ggml.unknown_token_id", fallback(0));
+  const auto adds_bos = file.find_bool("tokenizer.ggml.add_bos_token");
+  out.adds_bos = adds_bos ? *adds_bos : pieces || get_pre_tokenizer(file).adds_bos;
+  out.adds_eos = file.find_bool("tokenizer.ggml.add_eos_token").value_or(false);
+  return out;
 }
 
 /// Puts the beginning-of-sequence token in front, and the end-of-sequence token behind, of every text.
-ordered_json make_post_processor(const GgufFile& file, const Tokens& tokens) {
-  const bool bos = adds_bos(file);
-  const bool eos = file.find_bool("tokenizer.ggml.add_eos_token").value_or(false);
-  if (!bos && !eos) return nullptr;
-  ordered_json::array_t single;
-  ordered_json::array_t second;
-  ordered_json special = ordered_json::object();
-  const auto add = [&](bool wanted, const char* key) {
-    if (!wanted) return;
-    const auto token = find_token(file, tokens, key);
-    require(token.has_value(), "{}: metadata key \"{}\" is missing, but the tokenizer adds that token",
-            file.name(), key);
-    const std::string text(*token);
-    single.push_back({{"SpecialToken", {{"id", text}, {"type_id", 0}}}});
-    second.push_back({{"SpecialToken", {{"id", text}, {"type_id", 1}}}});
-    special[text] = {{"id", text}, {"ids", {tokens.ids.at(*token)}}, {"tokens", {text}}};
+ordered_json make_post_processor(const GgufFile& file, const SpecialTokens& special) {
+  const auto check = [&](bool wanted, const std::optional<FrameToken>& token, const char* key) {
+    require(!wanted || token.has_value(),
+            "{}: metadata key \"{}\" is missing, but the tokenizer adds that token", file.name(), key);
   };
-  add(bos, "tokenizer.ggml.bos_token_id");
-  single.push_back({{"Sequence", {{"id", "A"}, {"type_id", 0}}}});
-  second.push_back({{"Sequence", {{"id", "B"}, {"type_id", 1}}}});
-  add(eos, "tokenizer.ggml.eos_token_id");
-  ordered_json::array_t pair = single;
-  pair.insert(pair.end(), second.begin(), second.end());
-  return {{"type", "TemplateProcessing"},
-          {"single", ordered_json(std::move(single))},
-          {"pair", ordered_json(std::move(pair))},
-          {"special_tokens", std::move(special)}};
+  check(special.adds_bos, special.bos, "tokenizer.ggml.bos_token_id");
+  check(special.adds_eos, special.eos, "tokenizer.ggml.eos_token_id");
+  return frame_part(special.adds_bos ? special.bos : std::nullopt,
+                    special.adds_eos ? special.eos : std::nullopt);
 }
 
-}  // namespace
-
-ordered_json make_tokenizer_json(const GgufFile& file) {
-  const std::string_view kind = file.get_string("tokenizer.ggml.model");
-  require(
-      kind == "gpt2",
-      "{}: tokenizer.ggml.model: expected \"gpt2\" (byte-level BPE), found \"{}\", which is not supported",
-      file.name(), printable(kind));
-  const std::string_view pre = file.get_string(kPre);
-  ordered_json pre_tokenizer = make_pre_tokenizer(file, pre);
-  const Tokens tokens = read_tokens(file);
-
-  ordered_json document;
-  document["version"] = "1.0";
-  document["truncation"] = nullptr;
-  document["padding"] = nullptr;
+/// A byte-level BPE.
+ordered_json make_byte_level_json(const GgufFile& file, const Tokens& tokens) {
+  GgufPreTokenizer pre = get_pre_tokenizer(file);
+  ordered_json document = empty_tokenizer_document();
   document["added_tokens"] = make_added_tokens(file, tokens);
-  document["normalizer"] = nullptr;
-  document["pre_tokenizer"] = std::move(pre_tokenizer);
-  document["post_processor"] = make_post_processor(file, tokens);
-  document["decoder"] = byte_level(true, true);
-  ordered_json& model = document["model"];
-  model["type"] = "BPE";
-  model["dropout"] = nullptr;
+  if (pre.normalizes) document["normalizer"] = {{"type", "NFC"}};
+  document["pre_tokenizer"] = std::move(pre.pre_tokenizer);
+  document["decoder"] = byte_level_part(true, true);
   // A byte without a token is dropped, as Hugging Face does, not replaced.
-  model["unk_token"] = nullptr;
-  model["continuing_subword_prefix"] = nullptr;
-  model["end_of_word_suffix"] = nullptr;
-  model["fuse_unk"] = false;
-  model["byte_fallback"] = false;
-  model["ignore_merges"] = is_llama3(pre);
+  ordered_json& model = document["model"];
+  model["ignore_merges"] = pre.ignore_merges;
   model["vocab"] = make_vocab(tokens);
   model["merges"] = make_merges(file, tokens);
   return document;
 }
 
+/// `count` numbers of 32-bit floating point.
+std::vector<float> get_scores(const GgufFile& file, size_t count) {
+  const GgufValue* value = file.find(kScores);
+  require(value != nullptr, "{}: metadata key \"{}\" is missing", file.name(), kScores);
+  require(value->type == GgufType::array && value->element == GgufType::f32 && value->count == count,
+          "{}: {}: expected an array of {} numbers of type F32, one a token", file.name(), kScores, count);
+  std::vector<float> scores(count);
+  std::memcpy(scores.data(), value->bytes.data(), count * sizeof(float));
+  return scores;
+}
+
+/// A SentencePiece model.
+ordered_json make_piece_json(const GgufFile& file, const Tokens& tokens) {
+  PieceModel model;
+  model.source = fmt::format("{}: {}", file.name(), kTokens);
+  model.add_dummy_prefix = file.find_bool("tokenizer.ggml.add_space_prefix").value_or(true);
+  model.remove_extra_whitespaces = file.find_bool("tokenizer.ggml.remove_extra_whitespaces").value_or(false);
+  model.byte_fallback = true;
+  const char* charsmap = "tokenizer.ggml.precompiled_charsmap";
+  require(file.find(charsmap) == nullptr, "{}: {}: found, but it is not supported", file.name(), charsmap);
+  const std::vector<float> scores = get_scores(file, tokens.text.size());
+  const std::vector<int64_t> types = file.get_ints(kTokenTypes);
+  require(types.size() == tokens.text.size(), "{}: {}: expected {} entries, one a token, found {}",
+          file.name(), kTokenTypes, tokens.text.size(), types.size());
+  for (size_t id = 0; id < types.size(); ++id) {
+    require(types[id] >= 1 && types[id] <= 6, "{}: {}: expected types from 1 to 6, found {} for token {}",
+            file.name(), kTokenTypes, types[id], id);
+    model.pieces.push_back({std::string(tokens.text[id]), scores[id], static_cast<PieceType>(types[id])});
+  }
+  if (const auto unknown = find_special_tokens(file, tokens).unknown)
+    model.pieces[static_cast<size_t>(unknown->id)].type = PieceType::unknown;
+  return make_piece_tokenizer(model);
+}
+
+}  // namespace
+
+ordered_json make_tokenizer_json(const GgufFile& file) {
+  const bool pieces = is_pieces(file);
+  if (!pieces) get_pre_tokenizer(file);  // before what takes long
+  const Tokens tokens = read_tokens(file);
+  ordered_json document = pieces ? make_piece_json(file, tokens) : make_byte_level_json(file, tokens);
+  document["post_processor"] = make_post_processor(file, find_special_tokens(file, tokens));
+  return document;
+}
+
 ordered_json make_tokenizer_config(const GgufFile& file) {
   const Tokens tokens = read_tokens(file);
+  const SpecialTokens special = find_special_tokens(file, tokens);
   ordered_json config;
   config["tokenizer_class"] = "PreTrainedTokenizerFast";
-  config["add_bos_token"] = adds_bos(file);
-  config["add_prefix_space"] = file.find_bool("tokenizer.ggml.add_space_prefix").value_or(false);
+  config["add_bos_token"] = special.adds_bos;
+  config["add_prefix_space"] = file.find_bool("tokenizer.ggml.add_space_prefix").value_or(is_pieces(file));
   config["clean_up_tokenization_spaces"] = false;
-  const auto add_token = [&](const char* field, const char* key) {
-    if (const auto token = find_token(file, tokens, key)) config[field] = *token;
+  const auto add_token = [&](const char* field, const std::optional<FrameToken>& token) {
+    if (token) config[field] = token->text;
   };
-  add_token("bos_token", "tokenizer.ggml.bos_token_id");
-  add_token("eos_token", "tokenizer.ggml.eos_token_id");
-  add_token("unk_token", "tokenizer.ggml.unknown_token_id");
-  add_token("pad_token", "tokenizer.ggml.padding_token_id");
+  add_token("bos_token", special.bos);
+  add_token("eos_token", special.eos);
+  add_token("unk_token", special.unknown);
+  add_token("pad_token", find_token(file, tokens, "tokenizer.ggml.padding_token_id"));
   if (const auto context = file.find_uint("llama.context_length")) config["model_max_length"] = *context;
   if (const auto chat_template = file.find_string("tokenizer.chat_template"))
     config["chat_template"] = *chat_template;

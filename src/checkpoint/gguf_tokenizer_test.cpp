@@ -77,10 +77,14 @@ TEST(GgufTokenizer, RefusesBadTables) {
   const auto set = [](const char* key, std::vector<std::string> values) {
     return error_of([&](GgufBuilder& b) { b.add_strings(key, values); });
   };
+  expect_contains(
+      error_of([](auto& b) { b.add_string("tokenizer.ggml.model", "bert"); }),
+      "tokenizer.ggml.model: expected \"gpt2\" (byte-level BPE) or \"llama\" (SentencePiece BPE), "
+      "found \"bert\"");
   expect_contains(error_of([](auto& b) { b.add_string("tokenizer.ggml.model", "llama"); }),
-                  "tokenizer.ggml.model: expected \"gpt2\" (byte-level BPE), found \"llama\"");
-  expect_contains(error_of([](auto& b) { b.add_string("tokenizer.ggml.pre", "tekken"); }),
-                  "found \"tekken\", which is not supported");
+                  "\"tokenizer.ggml.scores\" is missing");
+  expect_contains(error_of([](auto& b) { b.add_string("tokenizer.ggml.pre", "kimi-k2"); }),
+                  "found \"kimi-k2\", which is not supported");
   expect_contains(error_of([](auto& b) { b.remove("tokenizer.ggml.pre"); }),
                   "metadata key \"tokenizer.ggml.pre\" is missing");
   expect_contains(error_of([](auto& b) { b.remove("tokenizer.ggml.tokens"); }),
@@ -124,7 +128,12 @@ TEST(GgufTokenizer, EveryPreTokenizerLoadsInPackageTokenizers) {
   const ordered_json plain = ids("smollm", false);
   EXPECT_GT(plain.size(), 20u);
   // No merge of the tiny vocabulary crosses a border that the pre-tokenizers disagree about.
-  for (const char* pre : {"gpt-2", "default", "llama-bpe"}) EXPECT_EQ(ids(pre, false), plain) << pre;
+  for (const char* pre :
+       {"gpt-2",        "default",        "llama-bpe",   "dbrx",     "qwen2",  "qwen35",    "stablelm2",
+        "deepseek-llm", "deepseek-coder", "deepseek-v3", "tekken",   "gpt-4o", "tiny_aya",  "bailingmoe",
+        "seed-coder",   "bloom",          "viking",      "superbpe", "falcon", "starcoder", "command-r"}) {
+    EXPECT_EQ(ids(pre, false), plain) << pre;
+  }
   ordered_json with_both = plain;
   with_both.insert(with_both.begin(), 1);
   with_both.push_back(2);

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "base/utf8.h"
+#include "checkpoint/directory_tokenizer.h"
 #include "checkpoint/json.h"
 
 namespace atom {
@@ -53,7 +54,10 @@ HfCheckpoint::HfCheckpoint(const fs::path& directory)
       config_(read_object(directory / "config.json")),
       tokenizer_json_(read_tokenizer(directory)),
       tokenizer_config_(read_tokenizer_config(directory)),
-      tensors_(directory) {}
+      tensors_(directory) {
+  add_special_tokens_map(directory, tokenizer_config_);
+  if (!tokenizer_json_) tokenizer_json_ = read_directory_tokenizer(directory, tokenizer_config_);
+}
 
 const nlohmann::ordered_json& HfCheckpoint::tokenizer_json() const {
   require(has_tokenizer(), "{}: missing from the model directory", (path() / kTokenizerFile).string());

@@ -11,7 +11,8 @@ namespace atom {
 
 /// A directory in Hugging Face layout: config.json, model.safetensors (or model.safetensors.index.json and
 /// the files it names) and, when there are such, tokenizer.json, tokenizer_config.json and
-/// chat_template.jinja (which takes precedence over the template in tokenizer_config.json).
+/// chat_template.jinja (which takes precedence over the template in tokenizer_config.json). A directory
+/// without tokenizer.json may have another kind of tokenizer (directory_tokenizer.h).
 class HfCheckpoint : public Checkpoint {
  public:
   explicit HfCheckpoint(const std::filesystem::path& directory);

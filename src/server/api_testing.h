@@ -13,7 +13,7 @@
 #include "server/api.h"
 #include "server/request_fields.h"
 #include "server/submitter.h"
-#include "text/byte_level.h"
+#include "base/byte_level.h"
 #include "text/detokenizer.h"
 
 namespace atom::server::test_support {
@@ -23,7 +23,7 @@ namespace atom::server::test_support {
 inline text::Tokenizer byte_tokenizer() {
   nlohmann::json vocab = nlohmann::json::object();
   for (int byte = 0; byte < 256; ++byte) {
-    vocab[text::byte_level_encode(std::string(1, static_cast<char>(byte)))] = byte;
+    vocab[byte_level_encode(std::string(1, static_cast<char>(byte)))] = byte;
   }
   vocab["he"] = 256;
   nlohmann::json added = nlohmann::json::array();

@@ -8,13 +8,6 @@
 namespace atom::text {
 namespace {
 
-/// Begin of the last character of `text`, which is not empty and well-formed.
-size_t last_char(std::string_view text) {
-  size_t i = text.size() - 1;
-  while (i > 0 && (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80) --i;
-  return i;
-}
-
 bool ends_with_word(std::string_view text) {
   return !text.empty() &&
          CharTable::get().has(decode_utf8(text.substr(last_char(text))).code_point, CharTable::kWord);
@@ -22,26 +15,6 @@ bool ends_with_word(std::string_view text) {
 
 bool starts_with_word(std::string_view text) {
   return !text.empty() && CharTable::get().has(decode_utf8(text).code_point, CharTable::kWord);
-}
-
-size_t white_space_begin_at_end(std::string_view text) {
-  size_t end = text.size();
-  while (end > 0) {
-    const size_t i = last_char(text.substr(0, end));
-    if (!is_white_space(decode_utf8(text.substr(i)).code_point)) break;
-    end = i;
-  }
-  return end;
-}
-
-size_t white_space_at_start(std::string_view text) {
-  size_t i = 0;
-  while (i < text.size()) {
-    const Utf8Char c = decode_utf8(text.substr(i));
-    if (!is_white_space(c.code_point)) break;
-    i += c.length;
-  }
-  return i;
 }
 
 }  // namespace
@@ -84,8 +57,8 @@ int32_t AddedTokens::Finder::longest(std::string_view text, size_t begin) const 
 
 AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
   for (size_t i = 0; i < tokens_.size(); ++i) {
-    if (tokens_[i].content.empty()) continue;
-    (tokens_[i].normalized ? normalized_ : verbatim_).add(tokens_[i].content, static_cast<int32_t>(i));
+    if (tokens_[i].pattern.empty()) continue;
+    (tokens_[i].normalized ? normalized_ : verbatim_).add(tokens_[i].pattern, static_cast<int32_t>(i));
   }
 }
 
@@ -101,7 +74,7 @@ void AddedTokens::pass(const Finder& finder, std::string_view text, bool parse_s
     }
     const AddedToken& token = tokens_[static_cast<size_t>(index)];
     size_t begin = i;
-    size_t end = i + token.content.size();
+    size_t end = i + token.pattern.size();
     i = end;
     if (token.special && !parse_special) continue;
     if (token.single_word && (ends_with_word(text.substr(0, begin)) || starts_with_word(text.substr(end))))
@@ -115,18 +88,15 @@ void AddedTokens::pass(const Finder& finder, std::string_view text, bool parse_s
   if (done < text.size()) out.push_back({text.substr(done), -1});
 }
 
-void AddedTokens::split(std::string_view text, bool parse_special, std::vector<Segment>& out) const {
+void AddedTokens::split_verbatim(std::string_view text, bool parse_special, std::vector<Segment>& out) const {
   out.clear();
-  if (normalized_.empty()) return pass(verbatim_, text, parse_special, out);
-  std::vector<Segment> first;
-  pass(verbatim_, text, parse_special, first);
-  for (const Segment& segment : first) {
-    if (segment.id >= 0) {
-      out.push_back(segment);
-    } else {
-      pass(normalized_, segment.text, parse_special, out);
-    }
-  }
+  pass(verbatim_, text, parse_special, out);
+}
+
+void AddedTokens::split_normalized(std::string_view text, bool parse_special,
+                                   std::vector<Segment>& out) const {
+  out.clear();
+  pass(normalized_, text, parse_special, out);
 }
 
 }  // namespace atom::text

@@ -11,12 +11,13 @@ namespace atom::text {
 /// A token that is found in the text before the model sees it.
 struct AddedToken {
   std::string content;
+  std::string pattern;  ///< what to look for: the content, normalized where `normalized` says so
   int32_t id = 0;
   bool special = false;
   bool lstrip = false;       ///< takes the white space in front with it
   bool rstrip = false;       ///< takes the white space behind with it
   bool single_word = false;  ///< counts only where no word character touches it
-  bool normalized = true;    ///< looked for in a second pass, behind all that are not
+  bool normalized = true;    ///< looked for in the normalized text, behind all that are not
 };
 
 /// A stretch of text: one added token, or text for the model (`id` -1).
@@ -33,9 +34,12 @@ class AddedTokens {
 
   const std::vector<AddedToken>& tokens() const { return tokens_; }
 
-  /// Cuts `text` (well-formed UTF-8) into `out`. With `parse_special` false, special tokens are text like any
-  /// other.
-  void split(std::string_view text, bool parse_special, std::vector<Segment>& out) const;
+  /// Cuts `text` (well-formed UTF-8) at the tokens that are looked for in the text as it is. With
+  /// `parse_special` false, special tokens are text like any other.
+  void split_verbatim(std::string_view text, bool parse_special, std::vector<Segment>& out) const;
+
+  /// Cuts normalized text at those that are looked for in normalized text.
+  void split_normalized(std::string_view text, bool parse_special, std::vector<Segment>& out) const;
 
  private:
   /// A byte trie over the contents of one pass's tokens.

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "text/word_cache.h"
 
 namespace atom::text {
@@ -33,12 +34,21 @@ struct LaterFirst {
 
 Bpe::Bpe(Config config) : config_(std::move(config)), cache_(std::make_unique<WordCache>()) {
   pairs_.assign(std::bit_ceil(config_.merges.size() * 2 + 2), {kEmptyKey, {-1, -1}});
-  for (size_t rank = 0; rank < config_.merges.size(); ++rank) {
-    const Merge& merge = config_.merges[rank];
+  unused_.insert(config_.unused.begin(), config_.unused.end());
+  for (const Merge& merge : config_.merges) {
     const uint64_t key = pair_key(merge.left, merge.right);
     size_t slot = mix(key) & (pairs_.size() - 1);
     while (pairs_[slot].key != kEmptyKey && pairs_[slot].key != key) slot = (slot + 1) & (pairs_.size() - 1);
-    pairs_[slot] = {key, {static_cast<int32_t>(rank), merge.merged}};
+    pairs_[slot] = {key, {merge.rank, merge.merged}};
+  }
+  char_pages_.emplace_back().fill(-1);
+  for (const auto& [code_point, id] : config_.char_ids) {
+    uint16_t& page = char_page_[code_point >> 8];
+    if (page == 0) {
+      page = static_cast<uint16_t>(char_pages_.size());
+      char_pages_.emplace_back().fill(-1);
+    }
+    char_pages_[page][code_point & 0xFF] = id;
   }
   config_.merges.clear();
   config_.merges.shrink_to_fit();
@@ -77,7 +87,11 @@ const int32_t* Bpe::find_whole(std::string_view word) const {
   return nullptr;
 }
 
-void Bpe::start_symbols(std::string_view word, Scratch& scratch) const {
+int32_t Bpe::char_id(char32_t code_point) const {
+  return char_pages_[char_page_[code_point >> 8]][code_point & 0xFF];
+}
+
+void Bpe::start_bytes(std::string_view word, Scratch& scratch) const {
   scratch.ids.clear();
   bool after_unknown = false;
   for (const char c : word) {
@@ -85,12 +99,50 @@ void Bpe::start_symbols(std::string_view word, Scratch& scratch) const {
     if (id >= 0) {
       scratch.ids.push_back(id);
     } else if (config_.unknown_id < 0) {
-      scratch.dropped_bytes = true;
+      scratch.dropped = true;
     } else if (!after_unknown || !config_.fuse_unknown) {
       scratch.ids.push_back(config_.unknown_id);
     }
     after_unknown = id < 0;
   }
+}
+
+void Bpe::start_characters(std::string_view word, Scratch& scratch) const {
+  scratch.ids.clear();
+  // `tokenizers` writes an unknown token when the next character comes that has a token of its own, behind
+  // any bytes that stand between them.
+  bool pending = false;
+  const auto write_pending = [&] {
+    if (pending) scratch.ids.push_back(config_.unknown_id);
+    pending = false;
+  };
+  while (!word.empty()) {
+    const Utf8Char c = decode_utf8(word);
+    const std::string_view bytes = word.substr(0, c.length);
+    word.remove_prefix(c.length);
+    if (const int32_t id = char_id(c.code_point); id >= 0) {
+      write_pending();
+      scratch.ids.push_back(id);
+      continue;
+    }
+    const auto byte_id = [&](char byte) { return config_.byte_ids[static_cast<uint8_t>(byte)]; };
+    if (std::all_of(bytes.begin(), bytes.end(), [&](char byte) { return byte_id(byte) >= 0; })) {
+      for (const char byte : bytes) scratch.ids.push_back(byte_id(byte));
+    } else if (config_.unknown_id < 0) {
+      scratch.dropped = true;
+    } else {
+      if (!config_.fuse_unknown) write_pending();
+      pending = true;
+    }
+  }
+  write_pending();
+}
+
+bool Bpe::may_cut(std::string_view word, size_t mark) const {
+  size_t i = mark - 1;
+  while (i > 0 && (static_cast<uint8_t>(word[i]) & 0xC0) == 0x80) --i;
+  return !std::binary_search(config_.joined_to_mark.begin(), config_.joined_to_mark.end(),
+                             decode_utf8(word.substr(i)).code_point);
 }
 
 void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& out) const {
@@ -100,20 +152,54 @@ void Bpe::encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& 
     out.push_back(*whole);
     return;
   }
-  const uint64_t hash = hash_bytes(word);
-  if (cache_->find(word, hash, out)) return;
-  const bool dropped_before = scratch.dropped_bytes;
-  scratch.dropped_bytes = false;
-  start_symbols(word, scratch);
-  if (scratch.ids.size() <= kScanLimit) {
+  size_t begin = 0;
+  if (config_.cut_at_marks && unused_.empty()) {
+    for (size_t mark = word.find(kSpaceMark, 1); mark != std::string_view::npos;
+         mark = word.find(kSpaceMark, mark + kSpaceMark.size())) {
+      if (!may_cut(word, mark)) continue;
+      encode_part(word.substr(begin, mark - begin), scratch, out);
+      begin = mark;
+    }
+  }
+  encode_part(word.substr(begin), scratch, out);
+}
+
+void Bpe::encode_part(std::string_view part, Scratch& scratch, std::vector<int32_t>& out) const {
+  const uint64_t hash = hash_bytes(part);
+  if (cache_->find(part, hash, out)) return;
+  const bool dropped_before = scratch.dropped;
+  scratch.dropped = false;
+  if (config_.characters) {
+    start_characters(part, scratch);
+  } else {
+    start_bytes(part, scratch);
+  }
+  scratch.parts.clear();
+  if (scratch.ids.size() <= kScanLimit && unused_.empty()) {
     merge_by_scan(scratch);
   } else {
     merge_by_heap(scratch);
   }
-  // Words that lose bytes stay out of the cache, so that the loss is noticed whenever they come.
-  if (!scratch.dropped_bytes) cache_->store(word, hash, scratch.ids.data(), scratch.ids.size());
-  scratch.dropped_bytes |= dropped_before;
-  out.insert(out.end(), scratch.ids.begin(), scratch.ids.end());
+  const size_t before = out.size();
+  if (unused_.empty()) {
+    out.insert(out.end(), scratch.ids.begin(), scratch.ids.end());
+  } else {
+    for (const int32_t id : scratch.ids) add_token(id, scratch, out);
+  }
+  // Words that lose something stay out of the cache, so that the loss is noticed whenever they come.
+  if (!scratch.dropped) cache_->store(part, hash, out.data() + before, out.size() - before);
+  scratch.dropped |= dropped_before;
+}
+
+void Bpe::add_token(int32_t id, const Scratch& scratch, std::vector<int32_t>& out) const {
+  const auto parts = scratch.parts.find(id);
+  if (parts == scratch.parts.end()) {
+    out.push_back(id);
+    return;
+  }
+  // As deep as the token has characters: both parts are shorter than the whole.
+  add_token(parts->second.first, scratch, out);
+  add_token(parts->second.second, scratch, out);
 }
 
 void Bpe::merge_by_scan(Scratch& scratch) const {
@@ -159,7 +245,10 @@ void Bpe::merge_by_heap(Scratch& scratch) const {
   heap.clear();
   const auto candidate = [&](int32_t position, Scratch::Candidate& found) {
     const Scratch::Symbol& left = symbols[static_cast<size_t>(position)];
-    const Rank rank = find(left.id, symbols[static_cast<size_t>(left.next)].id);
+    const int32_t right = symbols[static_cast<size_t>(left.next)].id;
+    const Rank rank = find(left.id, right);
+    if (rank.rank >= 0 && left.id != rank.merged && right != rank.merged && unused_.count(rank.merged) != 0)
+      scratch.parts[rank.merged] = {left.id, right};
     found = {rank.rank, position, rank.merged};
     return rank.rank >= 0;
   };
@@ -183,17 +272,14 @@ void Bpe::merge_by_heap(Scratch& scratch) const {
     Scratch::Symbol& left = symbols[static_cast<size_t>(top.position)];
     if (left.id == kRemoved || left.next < 0) continue;
     Scratch::Symbol& right = symbols[static_cast<size_t>(left.next)];
-    // An entry is stale when one of its symbols has been merged since.
-    const Rank current = find(left.id, right.id);
-    if (current.rank != top.rank) continue;
+    // An entry is stale when one of its symbols has been merged since: together they make another token.
+    if (find(left.id, right.id).merged != top.merged) continue;
     left.id = top.merged;
     right.id = kRemoved;
     left.next = right.next;
-    if (left.next >= 0) {
-      symbols[static_cast<size_t>(left.next)].previous = top.position;
-      push(top.position);
-    }
+    if (left.next >= 0) symbols[static_cast<size_t>(left.next)].previous = top.position;
     if (left.previous >= 0) push(left.previous);
+    if (left.next >= 0) push(top.position);
   }
   scratch.ids.clear();
   for (const Scratch::Symbol& symbol : symbols) {

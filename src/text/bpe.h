@@ -6,26 +6,45 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 namespace atom::text {
 
 class WordCache;
 
-/// Byte-pair encoding (Sennrich et al. 2016) over bytes: a word starts as its bytes, and the adjacent pair of
-/// the lowest rank (the leftmost among equals) is merged until no pair has a rank.
+/// The character that vocabularies without a byte alphabet write a space with: U+2581, in UTF-8.
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
+
+/// Byte-pair encoding (Sennrich et al. 2016): a word starts as its bytes or its characters, and the adjacent
+/// pair of the lowest rank (the leftmost among equals) is merged until no pair has a rank.
 class Bpe {
  public:
   struct Merge {
     int32_t left;
     int32_t right;
     int32_t merged;
+    int32_t rank;
   };
   struct Config {
+    /// What a word starts as. Bytes: `byte_ids` has the token of each. Characters (words must be well-formed
+    /// UTF-8): `char_ids` has the token of each; one without a token becomes its bytes by `byte_ids` when all
+    /// of those have one.
+    bool characters = false;
     std::array<int32_t, 256> byte_ids;  ///< token of each single byte, -1 where the vocabulary has none
-    std::vector<Merge> merges;          ///< by rank; a pair that comes again takes the later rank
-    int32_t unknown_id = -1;            ///< stands for bytes without a token; -1 drops them
-    bool fuse_unknown = false;          ///< a run of such bytes is one unknown token
+    std::vector<std::pair<char32_t, int32_t>> char_ids;
+    std::vector<Merge> merges;  ///< of a pair that comes again, the last counts
+    int32_t unknown_id = -1;    ///< stands for bytes or characters without a token; -1 drops them
+    bool fuse_unknown = false;  ///< a run of such is one unknown token
+    /// Tokens that are taken apart again where merges have led to them, the way that was last open in the
+    /// word.
+    std::vector<int32_t> unused;
+    /// Words of characters may be cut in front of a space mark, unless it follows one of `joined_to_mark`
+    /// (ascending): no merge crosses such a place, so that the parts can be merged one by one.
+    bool cut_at_marks = false;
+    std::vector<char32_t> joined_to_mark;
     /// With `ignore_merges`, a word that is a token as a whole stays whole: its bytes and its id.
     std::vector<std::pair<std::string, int32_t>> whole_words;
   };
@@ -46,7 +65,8 @@ class Bpe {
     std::vector<Symbol> symbols;
     std::vector<Candidate> heap;
     std::vector<Candidate> pairs;
-    bool dropped_bytes = false;  ///< set when a byte had no token and was dropped
+    std::unordered_map<int32_t, std::pair<int32_t, int32_t>> parts;  ///< of unused tokens
+    bool dropped = false;  ///< set when a byte or character had no token and was dropped
   };
 
   explicit Bpe(Config config);
@@ -68,7 +88,12 @@ class Bpe {
 
   /// Rank of a pair, or rank -1.
   Rank find(int32_t left, int32_t right) const;
-  void start_symbols(std::string_view word, Scratch& scratch) const;
+  void start_bytes(std::string_view word, Scratch& scratch) const;
+  void start_characters(std::string_view word, Scratch& scratch) const;
+  void encode_part(std::string_view part, Scratch& scratch, std::vector<int32_t>& out) const;
+  bool may_cut(std::string_view word, size_t mark) const;
+  void add_token(int32_t id, const Scratch& scratch, std::vector<int32_t>& out) const;
+  int32_t char_id(char32_t code_point) const;
   void merge_by_scan(Scratch& scratch) const;
   void merge_by_heap(Scratch& scratch) const;
   const int32_t* find_whole(std::string_view word) const;
@@ -80,6 +105,9 @@ class Bpe {
   Config config_;
   std::vector<PairSlot> pairs_;       // open addressing, size a power of two
   std::vector<int32_t> whole_slots_;  // open addressing over config_.whole_words
+  std::array<uint16_t, 0x1100> char_page_{};
+  std::vector<std::array<int32_t, 256>> char_pages_;  // token of each character, by its upper bits
+  std::unordered_set<int32_t> unused_;
   std::unique_ptr<WordCache> cache_;
 };
 

@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/byte_level.h"
 #include "base/error.h"
-#include "text/byte_level.h"
 #include "text/oracle_testing.h"
 #include "text/record_reader.h"
 

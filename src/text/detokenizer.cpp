@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/utf8.h"
+#include "text/tokenizer_data.h"
 #include "text/unicode.h"
 
 namespace atom::text {
@@ -21,9 +22,72 @@ std::string Utf8Assembler::finish() {
   return rest;
 }
 
+Detokenizer::Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens)
+    : tokenizer_(&tokenizer),
+      skip_special_tokens_(skip_special_tokens),
+      strip_start_(tokenizer.data_->decoder.strip.start) {}
+
 std::string Detokenizer::push(int32_t id) {
-  if (skip_special_tokens_ && tokenizer_->is_special(id)) return "";
-  return assembler_.push(tokenizer_->token_bytes(id));
+  const Tokenizer::Data& data = *tokenizer_->data_;
+  if (id < 0 || static_cast<size_t>(id) >= data.tokens.size()) return "";
+  const Tokenizer::Data::Token& token = data.tokens[static_cast<size_t>(id)];
+  if (!token.present || (skip_special_tokens_ && token.special)) return "";
+  const bool first = first_;
+  first_ = false;
+  std::string text = !first && data.decoder.spaced ? assembler_.push(" ") : "";
+  if (token.byte) {
+    byte_run_ += token.bytes;
+    return strip(std::move(text));
+  }
+  text += take_byte_run();
+  if (first && data.first_token_differs && !token.added) {
+    text += assembler_.push(data.decoder.apply(token.text, true));
+  } else {
+    text += assembler_.push(token.bytes);
+  }
+  return strip(std::move(text));
+}
+
+std::string Detokenizer::finish() {
+  std::string text = take_byte_run() + assembler_.finish();
+  text = strip(std::move(text));
+  // What is held at the end is what StripCharacters::stop removes.
+  first_ = true;
+  strip_start_ = tokenizer_->data_->decoder.strip.start;
+  held_end_.clear();
+  return text;
+}
+
+std::string Detokenizer::take_byte_run() {
+  if (byte_run_.empty()) return "";
+  std::string text;
+  if (is_valid_utf8(byte_run_)) {
+    text = assembler_.push(byte_run_);
+  } else {
+    for (size_t i = 0; i < byte_run_.size(); ++i) text += assembler_.push("\xEF\xBF\xBD");
+  }
+  byte_run_.clear();
+  return text;
+}
+
+std::string Detokenizer::strip(std::string text) {
+  const StripCharacters& what = tokenizer_->data_->decoder.strip;
+  while (strip_start_ > 0 && !text.empty()) {
+    if (text.starts_with(what.content)) {
+      text.erase(0, what.content.size());
+      --strip_start_;
+    } else {
+      strip_start_ = 0;
+    }
+  }
+  if (what.stop == 0) return text;
+  text.insert(0, held_end_);
+  size_t end = text.size();
+  for (size_t i = 0; i < what.stop && std::string_view(text).substr(0, end).ends_with(what.content); ++i)
+    end -= what.content.size();
+  held_end_ = text.substr(end);
+  text.resize(end);
+  return text;
 }
 
 StopMatcher::StopMatcher(std::vector<std::string> stops) : stops_(std::move(stops)) {

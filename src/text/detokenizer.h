@@ -25,19 +25,26 @@ class Utf8Assembler {
 };
 
 /// Turns tokens that arrive one at a time into text, never with broken UTF-8. All that comes out together
-/// equals Tokenizer::decode of all ids.
+/// equals Tokenizer::decode of all ids. A run of byte tokens comes out when the next other token does, since
+/// every byte of it counts for whether it is text.
 class Detokenizer {
  public:
-  explicit Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens = false)
-      : tokenizer_(&tokenizer), skip_special_tokens_(skip_special_tokens) {}
+  explicit Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens = false);
 
   std::string push(int32_t id);
-  std::string finish() { return assembler_.finish(); }
+  std::string finish();
 
  private:
+  std::string take_byte_run();
+  std::string strip(std::string text);
+
   const Tokenizer* tokenizer_;
   bool skip_special_tokens_;
+  bool first_ = true;     // no token yet
+  std::string byte_run_;  // byte tokens since the last other token
   Utf8Assembler assembler_;
+  size_t strip_start_ = 0;  // characters that may still be removed from the begin
+  std::string held_end_;    // characters that are removed should the text end here
 };
 
 /// Watches streamed text for stop strings. Gives on at once all text that no stop string can reach back to,

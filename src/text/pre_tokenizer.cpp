@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/byte_level.h"
 #include "base/utf8.h"
 #include "text/unicode.h"
 
@@ -60,6 +61,29 @@ std::vector<Span> merge_runs(const std::vector<Span>& spans) {
   return out;
 }
 
+void emit_spans(std::string_view piece, std::vector<Span> spans, SplitBehavior behavior, Pieces& out) {
+  switch (behavior) {
+    case SplitBehavior::kRemoved:
+      spans.erase(std::remove_if(spans.begin(), spans.end(), [](const Span& s) { return s.matched; }),
+                  spans.end());
+      break;
+    case SplitBehavior::kIsolated:
+      break;
+    case SplitBehavior::kMergedWithPrevious:
+      spans = merge_with_previous(spans);
+      break;
+    case SplitBehavior::kMergedWithNext:
+      spans = merge_with_next(spans);
+      break;
+    case SplitBehavior::kContiguous:
+      spans = merge_runs(spans);
+      break;
+  }
+  for (const Span& span : spans) {
+    if (span.end > span.begin) out.list.push_back(piece.substr(span.begin, span.end - span.begin));
+  }
+}
+
 Utf8Char char_at(std::string_view text, size_t i) {
   const auto byte = static_cast<unsigned char>(text[i]);
   if (byte < 0x80) return {byte, 1, true};
@@ -113,6 +137,18 @@ size_t word_end(const CharTable& table, std::string_view text, size_t i) {
 void SplitStep::apply(std::string_view piece, Pieces& out) const {
   std::vector<Regex::Match> matches;
   pattern.find_all(piece, matches);
+  if (behavior == SplitBehavior::kIsolated) {  // as most are
+    size_t done = 0;
+    const auto emit = [&](size_t end) {
+      if (end > done) out.list.push_back(piece.substr(done, end - done));
+      done = end;
+    };
+    for (const Regex::Match& match : matches) {
+      emit(match.begin);
+      emit(match.end);
+    }
+    return emit(piece.size());
+  }
   std::vector<Span> spans;
   size_t done = 0;
   for (const Regex::Match& match : matches) {
@@ -121,26 +157,70 @@ void SplitStep::apply(std::string_view piece, Pieces& out) const {
     done = match.end;
   }
   if (done != piece.size()) spans.push_back({done, piece.size(), invert});
-  switch (behavior) {
-    case SplitBehavior::kRemoved:
-      spans.erase(std::remove_if(spans.begin(), spans.end(), [](const Span& s) { return s.matched; }),
-                  spans.end());
-      break;
-    case SplitBehavior::kIsolated:
-      break;
-    case SplitBehavior::kMergedWithPrevious:
-      spans = merge_with_previous(spans);
-      break;
-    case SplitBehavior::kMergedWithNext:
-      spans = merge_with_next(spans);
-      break;
-    case SplitBehavior::kContiguous:
-      spans = merge_runs(spans);
-      break;
+  emit_spans(piece, std::move(spans), behavior, out);
+}
+
+void ClassStep::apply(std::string_view piece, Pieces& out) const {
+  const CharTable& table = CharTable::get();
+  std::vector<Span> spans;
+  size_t done = 0;
+  for (size_t i = 0; i < piece.size();) {
+    const Utf8Char c = char_at(piece, i);
+    if (table.has(c.code_point, classes)) {
+      if (done != i) spans.push_back({done, i, false});
+      spans.push_back({i, i + c.length, true});
+      done = i + c.length;
+    }
+    i += c.length;
   }
-  for (const Span& span : spans) {
-    if (span.end > span.begin) out.list.push_back(piece.substr(span.begin, span.end - span.begin));
+  if (done != piece.size()) spans.push_back({done, piece.size(), false});
+  emit_spans(piece, std::move(spans), behavior, out);
+}
+
+void WordsStep::apply(std::string_view piece, Pieces& out) const {
+  const CharTable& table = CharTable::get();
+  const auto kind_of = [&](char32_t c) {
+    const uint8_t flags = table.flags(c);
+    return (flags & CharTable::kWord) != 0 ? 2 : (flags & CharTable::kSpace) != 0 ? 0 : 1;
+  };
+  size_t begin = 0;
+  int kind = 0;
+  const auto emit = [&](size_t end) {
+    if (kind != 0) out.list.push_back(piece.substr(begin, end - begin));
+    begin = end;
+  };
+  for (size_t i = 0; i < piece.size();) {
+    const Utf8Char c = char_at(piece, i);
+    const int next = kind_of(c.code_point);
+    if (next != kind) emit(i);
+    kind = next;
+    i += c.length;
   }
+  emit(piece.size());
+}
+
+void MetaspaceStep::apply(std::string_view piece, Pieces& out) const {
+  const bool first = piece.data() == out.begin;
+  std::string& text = out.owned.emplace_back();
+  text.reserve(piece.size() + piece.size() / 2 + mark.size());
+  const bool wanted = prepend == Prepend::kAlways || (prepend == Prepend::kFirst && first);
+  if (wanted && piece[0] != ' ' && !piece.starts_with(mark)) text = mark;
+  for (size_t i = 0; i < piece.size();) {
+    const size_t space = std::min(piece.find(' ', i), piece.size());
+    text.append(piece.substr(i, space - i));
+    if (space < piece.size()) text += mark;
+    i = space + 1;
+  }
+  if (first) out.begin = text.data();
+  piece = text;
+  size_t begin = 0;
+  if (split) {
+    for (size_t i = piece.find(mark, 1); i != std::string_view::npos; i = piece.find(mark, i + mark.size())) {
+      out.list.push_back(piece.substr(begin, i - begin));
+      begin = i;
+    }
+  }
+  out.list.push_back(piece.substr(begin));
 }
 
 void DigitsStep::apply(std::string_view piece, Pieces& out) const {
@@ -163,33 +243,44 @@ void DigitsStep::apply(std::string_view piece, Pieces& out) const {
 
 void ByteLevelStep::apply(std::string_view piece, Pieces& out) const {
   if (add_prefix_space && piece[0] != ' ') {
-    out.owned.push_back(" " + std::string(piece));
-    piece = out.owned.back();
+    const bool first = piece.data() == out.begin;
+    std::string& prefixed = out.owned.emplace_back(1, ' ');
+    piece = prefixed.append(piece);
+    if (first) out.begin = piece.data();
   }
-  if (!use_regex) {
-    out.list.push_back(piece);
-    return;
-  }
+  const auto emit = [&](std::string_view word) {
+    if (write_alphabet) word = out.owned.emplace_back(byte_level_encode(word));
+    out.list.push_back(word);
+  };
+  if (!use_regex) return emit(piece);
   const CharTable& table = CharTable::get();
   for (size_t i = 0; i < piece.size();) {
     const size_t end = word_end(table, piece, i);
-    out.list.push_back(piece.substr(i, end - i));
+    emit(piece.substr(i, end - i));
     i = end;
   }
 }
 
-void pre_tokenize(const std::vector<PreTokenizerStep>& steps, std::string_view text, Pieces& pieces) {
+void ReadAlphabetStep::apply(std::string_view piece, Pieces& out) const {
+  out.list.push_back(out.owned.emplace_back(byte_level_decode(piece).value_or(std::string(piece))));
+}
+
+void pre_tokenize(const std::vector<PreTokenizerStep>& steps, std::string_view text, bool at_begin,
+                  Pieces& pieces) {
   pieces.list.clear();
   pieces.owned.clear();
+  pieces.begin = at_begin ? text.data() : nullptr;
   if (text.empty()) return;
   pieces.list.push_back(text);
   std::vector<std::string_view> input;
   for (const PreTokenizerStep& step : steps) {
     input.swap(pieces.list);
     pieces.list.clear();
-    for (const std::string_view piece : input) {
-      std::visit([&](const auto& kind) { kind.apply(piece, pieces); }, step);
-    }
+    std::visit(
+        [&](const auto& kind) {
+          for (const std::string_view piece : input) kind.apply(piece, pieces);
+        },
+        step);
   }
 }
 

@@ -228,16 +228,27 @@ class Translator {
         break;
       case 'w':
       case 'W':
-        // Oniguruma also counts the superscripts and fractions of Latin-1.
-        set = {"\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}" + additions_of("L") +
-                   additions_of("M") + additions_of("Nd"),
-               c == 'W'};
+        set = {word_set(), c == 'W'};
         break;
       default:
         set = property(c == 'P');
         break;
     }
     return true;
+  }
+
+  static std::string word_set() {
+    // Oniguruma also counts the superscripts and fractions of Latin-1.
+    return "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}" + additions_of("L") +
+           additions_of("M") + additions_of("Nd");
+  }
+
+  /// A place with a word character on one side alone; negated, any other place.
+  void word_boundary(bool negated) {
+    const std::string word = fmt::format("[{}]", word_set());
+    const std::string place = fmt::format("(?:(?<={0})(?!{0})|(?<!{0})(?={0}))", word);
+    out_ += negated ? fmt::format("(?!{})", place) : place;
+    pos_ += 2;
   }
 
   /// An escape that stands for one character or a position.
@@ -260,6 +271,10 @@ class Translator {
       case 'u':
       case 'x':
         return hex_escape(c);
+      case 'b':
+      case 'B':
+        if (in_class) break;
+        return word_boundary(c == 'B');
       case 'A':
       case 'z':
       case 'Z':

@@ -1,6 +1,7 @@
 #include "text/tokenizer.h"
 
 #include "base/log.h"
+#include "text/detokenizer.h"
 #include "text/tokenizer_data.h"
 #include "text/unicode.h"
 
@@ -22,32 +23,47 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
   if (options.add_special_tokens) out.insert(out.end(), data_->prefix.begin(), data_->prefix.end());
 
   std::vector<Segment> segments;
-  data_->added.split(text, options.parse_special, segments);
+  std::vector<Segment> parts;
+  std::string normalized;
   Pieces pieces;
   Bpe::Scratch scratch;
+  data_->added.split_verbatim(text, options.parse_special, segments);
   for (const Segment& segment : segments) {
     if (segment.id >= 0) {
       out.push_back(segment.id);
       continue;
     }
-    pre_tokenize(data_->steps, segment.text, pieces);
-    for (const std::string_view word : pieces.list) data_->model->encode(word, scratch, out);
+    const bool at_begin = segment.text.data() == text.data();
+    std::string_view part_text = segment.text;
+    if (!data_->normalizer.empty()) {
+      normalized =
+          normalize(data_->normalizer, segment.text, at_begin ? TextPart::kBegin : TextPart::kBehind);
+      part_text = normalized;
+    }
+    data_->added.split_normalized(part_text, options.parse_special, parts);
+    for (const Segment& part : parts) {
+      if (part.id >= 0) {
+        out.push_back(part.id);
+        continue;
+      }
+      pre_tokenize(data_->steps, part.text, at_begin && part.text.data() == part_text.data(), pieces);
+      for (const std::string_view word : pieces.list) data_->model->encode(word, scratch, out);
+    }
   }
 
   if (options.add_special_tokens) out.insert(out.end(), data_->suffix.begin(), data_->suffix.end());
-  if (scratch.dropped_bytes && !data_->warned_of_dropped_bytes.exchange(true)) {
-    spdlog::warn("{}: the text has bytes that the vocabulary has no token for; they are dropped",
+  if (scratch.dropped && !data_->warned_of_dropped.exchange(true)) {
+    spdlog::warn("{}: the text has something that the vocabulary has no token for; it is dropped",
                  data_->source);
   }
   return out;
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_tokens) const {
-  std::string bytes;
-  for (const int32_t id : ids) {
-    if (!skip_special_tokens || !is_special(id)) bytes += token_bytes(id);
-  }
-  return is_valid_utf8(bytes) ? bytes : lossy_utf8(bytes);
+  Detokenizer detokenizer(*this, skip_special_tokens);
+  std::string out;
+  for (const int32_t id : ids) out += detokenizer.push(id);
+  return out += detokenizer.finish();
 }
 
 std::string_view Tokenizer::token_bytes(int32_t id) const {

@@ -22,15 +22,12 @@ struct EncodeOptions {
 };
 
 /// Text to token ids and back, as a Hugging Face `tokenizer.json` describes it. Ids equal those of the PyPI
-/// package `tokenizers`.
-///
-/// Supported: model BPE over bytes (GPT-2, Llama 3, Qwen, SmolLM and others), pre-tokenizers ByteLevel,
-/// Digits, Split and Sequence, added tokens, post-processors ByteLevel, TemplateProcessing and Sequence.
+/// package `tokenizers`; what it supports, and where it differs on purpose, is in docs/tokenizers.md.
 /// Whatever else would change ids is refused with an Error that names the field.
 ///
 /// Text that is not UTF-8: every maximal ill-formed subsequence is read as U+FFFD, like Python's
-/// errors="replace". Bytes that the vocabulary has no token for are dropped, as `tokenizers` does; the log
-/// says so once.
+/// errors="replace". Bytes and characters that the vocabulary has no token for are dropped where it has no
+/// unknown token, as `tokenizers` does; the log says so once.
 ///
 /// Immutable; every method may be called from any number of threads.
 class Tokenizer {
@@ -46,13 +43,13 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, EncodeOptions options = {}) const;
 
   /// Ids outside of the vocabulary stand for nothing, as in `tokenizers`. Ill-formed UTF-8 in the result is
-  /// replaced by U+FFFD.
+  /// replaced by U+FFFD. The same as a Detokenizer gives piece by piece.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
 
-  /// The bytes that a token stands for; they need not be whole characters. Empty for ids outside of the
-  /// vocabulary. An added token stands for its content as it is written (`tokenizers` reads characters of the
-  /// byte alphabet in it, such as an e with an acute accent, as single bytes, and so cannot give the text
-  /// back).
+  /// The bytes that a token stands for; they need not be whole characters. Where the first token of a text
+  /// loses a space, this is what it stands for elsewhere. Empty for ids outside of the vocabulary. An added
+  /// token stands for its content as it is written (`tokenizers` reads characters of the byte alphabet in it,
+  /// such as an e with an acute accent, as single bytes, and so cannot give the text back).
   std::string_view token_bytes(int32_t id) const;
 
   /// The token as the vocabulary writes it. Empty for ids outside of the vocabulary.
@@ -71,6 +68,7 @@ class Tokenizer {
   struct Data;
   explicit Tokenizer(std::unique_ptr<Data> data);
   friend class TokenizerReader;
+  friend class Detokenizer;
   std::unique_ptr<Data> data_;
 };
 

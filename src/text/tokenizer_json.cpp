@@ -1,89 +1,26 @@
-#include <algorithm>
-#include <initializer_list>
+#include <set>
 
+#include "base/byte_level.h"
 #include "base/error.h"
-#include "text/byte_level.h"
+#include "base/utf8.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_data.h"
+#include "text/tokenizer_parts.h"
+#include "text/unicode.h"
 
 namespace atom::text {
 namespace {
 
-using Json = nlohmann::json;
-
-// Ids index a table; a document with a stray huge id must not ask for a huge one.
-constexpr int64_t kMaxId = 1 << 22;
-constexpr size_t kMaxPreTokenizerSteps = 64;
-
-/// A value inside the document and its path, for errors: `tokenizer.json: model.vocab: expected ...`.
-class Field {
- public:
-  Field(const Json& value, std::string path) : value_(value), path_(std::move(path)) {}
-
-  const Json& value() const { return value_; }
-  const std::string& path() const { return path_; }
-  bool is_null() const { return value_.is_null(); }
-
-  [[noreturn]] void bad(std::string_view expected) const {
-    fail("{}: expected {}, found {}", path_, expected, found());
-  }
-
-  Field at(const char* key) const {
-    static const Json kNull;
-    const auto it = object().find(key);
-    return {it == object().end() ? kNull : *it, path_ + (path_.ends_with(": ") ? "" : ".") + key};
-  }
-  Field at(size_t index) const { return {array()[index], fmt::format("{}[{}]", path_, index)}; }
-
-  const Json& object() const {
-    if (!value_.is_object()) bad("an object");
-    return value_;
-  }
-  const Json& array() const {
-    if (!value_.is_array()) bad("an array");
-    return value_;
-  }
-  const std::string& string() const {
-    if (!value_.is_string()) bad("a string");
-    return value_.get_ref<const std::string&>();
-  }
-  bool boolean() const {
-    if (!value_.is_boolean()) bad("true or false");
-    return value_.get<bool>();
-  }
-  bool boolean_or(bool fallback) const { return is_null() ? fallback : boolean(); }
-  int32_t id() const {
-    if (!value_.is_number_integer()) bad("a token id");
-    if (value_.is_number_unsigned() ? value_.get<uint64_t>() >= kMaxId
-                                    : value_.get<int64_t>() < 0 || value_.get<int64_t>() >= kMaxId) {
-      bad(fmt::format("a token id below {}", kMaxId));
-    }
-    return value_.get<int32_t>();
-  }
-
-  /// Refuses members that this reader does not know.
-  void only(std::initializer_list<std::string_view> known) const {
-    for (const auto& [key, member] : object().items()) {
-      if (std::find(known.begin(), known.end(), key) == known.end()) {
-        fail("{}: member \"{}\" is not supported", path_, printable(key));
-      }
-    }
-  }
-
- private:
-  std::string found() const {
-    if (value_.is_string()) return "\"" + printable(value_.get_ref<const std::string&>()) + "\"";
-    if (value_.is_number() || value_.is_boolean()) return value_.dump();
-    return value_.type_name();
-  }
-
-  const Json& value_;
-  std::string path_;
-};
+// What is looked for at every place of a text.
+constexpr size_t kMaxAddedBytes = 1024;
+// What all tokens together stand for.
+constexpr size_t kMaxTextBytes = size_t{64} << 20;
 
 }  // namespace
 
 class TokenizerReader {
+  using Json = nlohmann::json;
+
  public:
   TokenizerReader(const Json& document, std::string_view source)
       : root_(document, std::string(source) + ": "), data_(std::make_unique<Tokenizer::Data>()) {
@@ -95,16 +32,14 @@ class TokenizerReader {
                 "post_processor", "decoder", "model"});
     if (!root_.at("truncation").is_null()) root_.at("truncation").bad("null");
     read_padding();
-    read_normalizer(root_.at("normalizer"));
-    read_pre_tokenizer(root_.at("pre_tokenizer"));
-    if (data_->steps.empty() || !std::holds_alternative<ByteLevelStep>(data_->steps.back())) {
-      fail("{}: expected ByteLevel as the last step, which is the only kind of BPE that is supported",
-           root_.at("pre_tokenizer").path());
-    }
-    read_decoder(root_.at("decoder"));
+    data_->normalizer = read_normalizer(root_.at("normalizer"));
+    data_->steps = read_pre_tokenizer(root_.at("pre_tokenizer"));
+    data_->decoder = read_decoder(root_.at("decoder"));
+    data_->first_token_differs = data_->decoder.first_differs();
     read_vocabulary();
     read_model();
     read_added_tokens();
+    read_token_texts();
     read_post_processor(root_.at("post_processor"));
     return Tokenizer(std::move(data_));
   }
@@ -118,80 +53,6 @@ class TokenizerReader {
     if (strategy.value() != "BatchLongest") strategy.bad("\"BatchLongest\"");
     const Field multiple = padding.at("pad_to_multiple_of");
     if (!multiple.is_null()) multiple.bad("null");
-  }
-
-  void read_normalizer(const Field& field) {
-    if (field.is_null()) return;
-    const std::string& type = field.at("type").string();
-    if (type != "Sequence") field.at("type").bad("no normalizer (null), as none is supported");
-    field.only({"type", "normalizers"});
-    const Field list = field.at("normalizers");
-    for (size_t i = 0; i < list.array().size(); ++i) read_normalizer(list.at(i));
-  }
-
-  void read_pre_tokenizer(const Field& field) {
-    if (field.is_null()) return;
-    if (!data_->steps.empty() && std::holds_alternative<ByteLevelStep>(data_->steps.back())) {
-      field.bad("nothing behind ByteLevel");
-    }
-    require(data_->steps.size() < kMaxPreTokenizerSteps, "{}: expected at most {} steps", field.path(),
-            kMaxPreTokenizerSteps);
-    const std::string& type = field.at("type").string();
-    if (type == "Sequence") {
-      field.only({"type", "pretokenizers"});
-      const Field list = field.at("pretokenizers");
-      for (size_t i = 0; i < list.array().size(); ++i) read_pre_tokenizer(list.at(i));
-    } else if (type == "ByteLevel") {
-      field.only({"type", "add_prefix_space", "trim_offsets", "use_regex"});
-      data_->steps.push_back(
-          ByteLevelStep{field.at("add_prefix_space").boolean(), field.at("use_regex").boolean_or(true)});
-    } else if (type == "Digits") {
-      field.only({"type", "individual_digits"});
-      data_->steps.push_back(DigitsStep{field.at("individual_digits").boolean()});
-    } else if (type == "Split") {
-      read_split(field);
-    } else {
-      field.at("type").bad("Sequence, ByteLevel, Digits or Split");
-    }
-  }
-
-  void read_split(const Field& field) {
-    field.only({"type", "pattern", "behavior", "invert"});
-    const Field pattern = field.at("pattern");
-    pattern.only({"Regex", "String"});
-    if (pattern.object().size() != 1) pattern.bad("one of Regex and String");
-    const bool is_regex = pattern.object().contains("Regex");
-    const Field text = pattern.at(is_regex ? "Regex" : "String");
-    const std::string translated =
-        is_regex ? translate_oniguruma(text.string(), text.path()) : escape_regex(text.string());
-    constexpr std::pair<const char*, SplitBehavior> kBehaviors[] = {
-        {"Removed", SplitBehavior::kRemoved},
-        {"Isolated", SplitBehavior::kIsolated},
-        {"MergedWithPrevious", SplitBehavior::kMergedWithPrevious},
-        {"MergedWithNext", SplitBehavior::kMergedWithNext},
-        {"Contiguous", SplitBehavior::kContiguous},
-    };
-    const Field behavior = field.at("behavior");
-    for (const auto& [name, value] : kBehaviors) {
-      if (behavior.string() != name) continue;
-      data_->steps.push_back(
-          SplitStep{Regex(translated, text.path()), value, field.at("invert").boolean_or(false)});
-      return;
-    }
-    behavior.bad("Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous");
-  }
-
-  void read_decoder(const Field& field) {
-    if (field.is_null()) field.bad("ByteLevel");
-    const std::string& type = field.at("type").string();
-    if (type == "Sequence") {
-      field.only({"type", "decoders"});
-      const Field list = field.at("decoders");
-      if (list.array().size() != 1) list.bad("ByteLevel alone");
-      return read_decoder(list.at(size_t{0}));
-    }
-    if (type != "ByteLevel") field.at("type").bad("ByteLevel");
-    field.only({"type", "add_prefix_space", "trim_offsets", "use_regex"});
   }
 
   Tokenizer::Data::Token& token(int32_t id) {
@@ -212,7 +73,6 @@ class TokenizerReader {
               printable(entry.text), printable(text));
       entry.present = true;
       entry.text = text;
-      entry.bytes = byte_level_decode(text).value_or(text);
       data_->ids.emplace(text, id);
     }
     vocab_count_ = data_->ids.size();
@@ -221,6 +81,7 @@ class TokenizerReader {
   void read_added_tokens() {
     const Field list = root_.at("added_tokens");
     std::vector<AddedToken> added;
+    std::unordered_map<std::string, size_t> places;
     if (list.is_null()) return;
     // Where `tokenizers` would put the next token that the vocabulary lacks.
     int64_t next_id = static_cast<int64_t>(vocab_count_);
@@ -235,7 +96,10 @@ class TokenizerReader {
       token.rstrip = field.at("rstrip").boolean_or(false);
       token.single_word = field.at("single_word").boolean_or(false);
       token.normalized = field.at("normalized").boolean_or(!token.special);
-      if (token.content.empty()) field.at("content").bad("at least one character");
+      if (token.content.empty() || token.content.size() > kMaxAddedBytes)
+        field.at("content").bad(fmt::format("1 to {} bytes", kMaxAddedBytes));
+      token.pattern = token.normalized ? normalize(data_->normalizer, token.content, TextPart::kAddedToken)
+                                       : token.content;
       const auto known = data_->ids.find(token.content);
       if (known == data_->ids.end()) {
         require(token.id == next_id, "{}: expected {}, the next id behind the vocabulary, found {}",
@@ -249,12 +113,40 @@ class TokenizerReader {
       Tokenizer::Data::Token& entry = this->token(token.id);
       require(!entry.present || entry.text == token.content, "{}: id {} is \"{}\" in model.vocab",
               field.at("id").path(), token.id, printable(entry.text));
-      entry.present = true;
-      entry.text = entry.bytes = token.content;
+      entry.present = entry.added = true;
+      entry.text = token.content;
       entry.special |= token.special;
-      added.push_back(std::move(token));
+      const auto [place, is_new] = places.emplace(token.content, added.size());
+      if (is_new) {
+        added.push_back(std::move(token));
+      } else {
+        added[place->second] = std::move(token);
+      }
     }
     data_->added = AddedTokens(std::move(added));
+  }
+
+  /// What each token stands for.
+  void read_token_texts() {
+    std::unordered_map<int32_t, const AddedToken*> added;
+    for (const AddedToken& token : data_->added.tokens()) added.emplace(token.id, &token);
+    size_t bytes = 0;
+    for (size_t id = 0; id < data_->tokens.size(); ++id) {
+      Tokenizer::Data::Token& token = data_->tokens[id];
+      if (!token.present) continue;
+      if (token.added) {
+        token.bytes = added.at(static_cast<int32_t>(id))->pattern;
+        if (!data_->decoder.byte_level) token.bytes = data_->decoder.apply(token.bytes, false);
+      } else {
+        token.bytes = data_->decoder.apply(token.text, false);
+        const int byte = data_->decoder.byte_fallback ? fallback_byte(token.bytes) : -1;
+        token.byte = byte >= 0;
+        if (token.byte) token.bytes = static_cast<char>(byte);
+      }
+      bytes += token.bytes.size();
+      require(bytes <= kMaxTextBytes, "{}: the decoder makes more than {} bytes of the vocabulary",
+              root_.at("decoder").path(), kMaxTextBytes);
+    }
   }
 
   int32_t known_id(const Field& field, const std::string& text) const {
@@ -263,40 +155,97 @@ class TokenizerReader {
     return it->second;
   }
 
-  /// Refuses everything but null, false, 0 and "".
-  static void must_be_off(const Field& field) {
-    const Json& value = field.value();
-    const bool off = value.is_null() || value == false || value == 0 || value == "";
-    if (!off) field.bad("nothing, as this option is not supported");
+  int32_t id_or_none(const std::string& text) const {
+    const auto it = data_->ids.find(text);
+    return it == data_->ids.end() ? -1 : it->second;
   }
 
   void read_model() {
     const Field model = root_.at("model");
     model.only({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
-                "byte_fallback", "ignore_merges", "vocab", "merges"});
-    for (const char* option :
-         {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"}) {
-      must_be_off(model.at(option));
+                "byte_fallback", "ignore_merges", "vocab", "merges", "merge_ranks", "unused_tokens"});
+    for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
+      model.at(option).must_be_off();
     }
     Bpe::Config config;
+    config.characters = !is_byte_level(data_->steps);
+    read_alphabet(model, config);
     const Field unknown = model.at("unk_token");
-    if (!unknown.is_null()) config.unknown_id = known_id(unknown, unknown.string());
+    const bool complete = !config.characters && std::find(config.byte_ids.begin(), config.byte_ids.end(),
+                                                          -1) == config.byte_ids.end();
+    // Where every byte has a token there is nothing unknown.
+    if (!unknown.is_null() && !(complete && id_or_none(unknown.string()) < 0))
+      config.unknown_id = known_id(unknown, unknown.string());
     config.fuse_unknown = model.at("fuse_unk").boolean_or(false);
-    for (int byte = 0; byte < 256; ++byte) {
-      const auto it = data_->ids.find(byte_level_encode(std::string(1, static_cast<char>(byte))));
-      config.byte_ids[static_cast<size_t>(byte)] = it == data_->ids.end() ? -1 : it->second;
-    }
-    const Field merges = model.at("merges");
-    config.merges.reserve(merges.array().size());
-    for (size_t i = 0; i < merges.array().size(); ++i) config.merges.push_back(read_merge(merges, i));
+    read_merges(model, config);
     if (model.at("ignore_merges").boolean_or(false)) {
       for (const auto& [text, value] : model.at("vocab").object().items()) {
-        if (const auto bytes = byte_level_decode(text))
-          config.whole_words.emplace_back(*bytes, value.get<int32_t>());
+        const auto bytes = config.characters ? std::optional(text) : byte_level_decode(text);
+        if (bytes) config.whole_words.emplace_back(*bytes, value.get<int32_t>());
       }
+    }
+    // "unused_tokens" is Atom's own, for models of SentencePiece.
+    if (const Field unused = model.at("unused_tokens"); !unused.is_null()) {
+      for (size_t i = 0; i < unused.array().size(); ++i) config.unused.push_back(unused.at(i).id());
     }
     data_->model.emplace(std::move(config));
   }
+
+  /// The tokens that words start as.
+  void read_alphabet(const Field& model, Bpe::Config& config) const {
+    const bool byte_fallback = model.at("byte_fallback").boolean_or(false);
+    for (int byte = 0; byte < 256; ++byte) {
+      int32_t& id = config.byte_ids[static_cast<size_t>(byte)];
+      if (config.characters) {
+        id = byte_fallback ? id_or_none(fallback_token(static_cast<uint8_t>(byte))) : -1;
+      } else {
+        id = id_or_none(byte_level_encode(std::string(1, static_cast<char>(byte))));
+        if (id < 0 && byte_fallback) model.at("byte_fallback").bad("false, as the vocabulary lacks a byte");
+      }
+    }
+    if (!config.characters) return;
+    for (const auto& [text, id] : data_->ids) {
+      if (text.empty() || decode_utf8(text).length != text.size()) continue;
+      config.char_ids.emplace_back(decode_utf8(text).code_point, id);
+    }
+  }
+
+  void read_merges(const Field& model, Bpe::Config& config) const {
+    const Field merges = model.at("merges");
+    // "merge_ranks" is Atom's own, for models of SentencePiece: the rank of each merge, where several have
+    // the same.
+    const Field ranks = model.at("merge_ranks");
+    if (!ranks.is_null() && ranks.array().size() != merges.array().size())
+      ranks.bad(fmt::format("{} ranks, one a merge", merges.array().size()));
+    config.merges.reserve(merges.array().size());
+    std::set<char32_t> joined;
+    config.cut_at_marks = config.characters && id_or_none(std::string(kSpaceMark)) >= 0;
+    const auto is_text = [&](int32_t id) {
+      return id != config.unknown_id &&
+             std::find(config.byte_ids.begin(), config.byte_ids.end(), id) == config.byte_ids.end();
+    };
+    for (size_t i = 0; i < merges.array().size(); ++i) {
+      const Json& value = merges.array()[i];
+      if (value.is_string() && value.get_ref<const std::string&>().starts_with("#version")) continue;
+      Bpe::Merge merge = read_merge(merges, i);
+      if (!ranks.is_null()) {
+        const Json& rank = ranks.array()[i];
+        if (!rank.is_number_unsigned() || rank.get<uint64_t>() > merges.array().size())
+          ranks.at(i).bad(fmt::format("a rank of at most {}", merges.array().size()));
+        merge.rank = rank.get<int32_t>();
+      }
+      if (config.cut_at_marks) {
+        const std::string_view left = token_text(merge.left);
+        if (!left.empty() && token_text(merge.right).starts_with(kSpaceMark))
+          joined.insert(decode_utf8(left.substr(last_char(left))).code_point);
+        config.cut_at_marks = is_text(merge.left) && is_text(merge.right);
+      }
+      config.merges.push_back(merge);
+    }
+    config.joined_to_mark.assign(joined.begin(), joined.end());
+  }
+
+  std::string_view token_text(int32_t id) const { return data_->tokens[static_cast<size_t>(id)].text; }
 
   Bpe::Merge read_merge(const Field& merges, size_t index) const {
     const Json& value = merges.array()[index];
@@ -320,7 +269,7 @@ class TokenizerReader {
       if (it == data_->ids.end()) known_id(merges.at(index), text);
       return it->second;
     };
-    return {id(left), id(right), id(left + right)};
+    return {id(left), id(right), id(left + right), static_cast<int32_t>(index)};
   }
 
   void read_post_processor(const Field& field) {
@@ -334,9 +283,27 @@ class TokenizerReader {
       for (size_t i = 0; i < list.array().size(); ++i) read_post_processor(list.at(i));
     } else if (type == "TemplateProcessing") {
       read_template(field);
+    } else if (type == "BertProcessing" || type == "RobertaProcessing") {
+      field.only({"type", "sep", "cls", "trim_offsets", "add_prefix_space"});
+      data_->prefix.insert(data_->prefix.begin(), read_frame_token(field.at("cls")));
+      data_->suffix.push_back(read_frame_token(field.at("sep")));
     } else {
-      field.at("type").bad("ByteLevel, TemplateProcessing or Sequence");
+      field.at("type").bad("ByteLevel, TemplateProcessing, BertProcessing, RobertaProcessing or Sequence");
     }
+  }
+
+  /// `["</s>", 2]`.
+  int32_t read_frame_token(const Field& field) const {
+    if (field.array().size() != 2) field.bad("a token and its id");
+    return present_id(field.at(1));
+  }
+
+  int32_t present_id(const Field& field) const {
+    const int32_t id = field.id();
+    const bool known =
+        id < static_cast<int32_t>(data_->tokens.size()) && data_->tokens[static_cast<size_t>(id)].present;
+    if (!known) field.bad("an id of the vocabulary");
+    return id;
   }
 
   /// A template puts its special tokens around what earlier processors made. The template for pairs is not
@@ -358,11 +325,7 @@ class TokenizerReader {
       const std::string& name = item.at("SpecialToken").at("id").string();
       const Field ids = field.at("special_tokens").at(name.c_str()).at("ids");
       for (size_t k = 0; k < ids.array().size(); ++k) {
-        const int32_t id = ids.at(k).id();
-        const bool known =
-            id < static_cast<int32_t>(data_->tokens.size()) && data_->tokens[static_cast<size_t>(id)].present;
-        if (!known) ids.at(k).bad("an id of the vocabulary");
-        (sequences == 0 ? before : after).push_back(id);
+        (sequences == 0 ? before : after).push_back(present_id(ids.at(k)));
       }
     }
     if (sequences != 1) single.bad("the sequence A once");

@@ -34,12 +34,50 @@ void mark(std::vector<uint8_t>& flags, const std::string& all, const std::string
 // Digits and letter numbers of Unicode 17: Tolong Siki digits and three Han-like numerals.
 constexpr UnicodeRange kNumericOf17[] = {{0x11DE0, 0x11DE9, "Nd"}, {0x16FF4, 0x16FF6, "Nl"}};
 
+// Punctuation of Unicode 9 to 15: the Punctuation pre-tokenizer goes by Unicode 8.
+constexpr UnicodeRange kLaterPunctuation[] = {
+    {0x61D, 0x61D, "P"},     {0x9FD, 0x9FD, "P"},     {0xA76, 0xA76, "P"},     {0xC77, 0xC77, "P"},
+    {0xC84, 0xC84, "P"},     {0x1B7D, 0x1B7E, "P"},   {0x2E43, 0x2E4F, "P"},   {0x2E52, 0x2E5D, "P"},
+    {0x10EAD, 0x10EAD, "P"}, {0x10F55, 0x10F59, "P"}, {0x10F86, 0x10F89, "P"}, {0x1144B, 0x1144F, "P"},
+    {0x1145A, 0x1145B, "P"}, {0x1145D, 0x1145D, "P"}, {0x11660, 0x1166C, "P"}, {0x116B9, 0x116B9, "P"},
+    {0x1183B, 0x1183B, "P"}, {0x11944, 0x11946, "P"}, {0x119E2, 0x119E2, "P"}, {0x11A3F, 0x11A46, "P"},
+    {0x11A9A, 0x11A9C, "P"}, {0x11A9E, 0x11AA2, "P"}, {0x11C41, 0x11C45, "P"}, {0x11C70, 0x11C71, "P"},
+    {0x11EF7, 0x11EF8, "P"}, {0x11FFF, 0x11FFF, "P"}, {0x12FF1, 0x12FF2, "P"}, {0x16E97, 0x16E9A, "P"},
+    {0x16FE2, 0x16FE2, "P"}, {0x1E95E, 0x1E95F, "P"},
+};
+
 }  // namespace
 
 bool is_white_space(char32_t c) {
   return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
          (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
          c == 0x3000;
+}
+
+size_t last_char(std::string_view text) {
+  size_t i = text.size() - 1;
+  while (i > 0 && (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80) --i;
+  return i;
+}
+
+size_t white_space_begin_at_end(std::string_view text) {
+  size_t end = text.size();
+  while (end > 0) {
+    const size_t i = last_char(text.substr(0, end));
+    if (!is_white_space(decode_utf8(text.substr(i)).code_point)) break;
+    end = i;
+  }
+  return end;
+}
+
+size_t white_space_at_start(std::string_view text) {
+  size_t i = 0;
+  while (i < text.size()) {
+    const Utf8Char c = decode_utf8(text.substr(i));
+    if (!is_white_space(c.code_point)) break;
+    i += c.length;
+  }
+  return i;
 }
 
 CharTable::CharTable() {
@@ -55,6 +93,11 @@ CharTable::CharTable() {
   mark(flags, all, "\\p{N}+", kNumber | kNumeric);
   mark(flags, all, "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]+", kWord);
   mark(flags, all, "[\\p{C}\\p{Z}]+", kHidden);
+  // U+166D and U+111C9 were punctuation in Unicode 8.
+  mark(flags, all, "[\\p{P}$+<=>^`|~\\x{166D}\\x{111C9}]+", kPunctuation);
+  for (const UnicodeRange& range : kLaterPunctuation) {
+    for (char32_t c = range.first; c <= range.last; ++c) flags[c] &= static_cast<uint8_t>(~kPunctuation);
+  }
   for (const UnicodeRange& range : unicode_additions()) {
     const char major = range.category[0];
     uint8_t flag = 0;

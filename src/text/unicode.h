@@ -24,11 +24,12 @@ std::span<const UnicodeRange> unicode_additions();
 /// Properties of a code point that pre-tokenizers ask for, one byte each.
 class CharTable {
  public:
-  static constexpr uint8_t kLetter = 1;   ///< \p{L}
-  static constexpr uint8_t kNumber = 2;   ///< \p{N}
-  static constexpr uint8_t kSpace = 4;    ///< White_Space
-  static constexpr uint8_t kNumeric = 8;  ///< \p{N} of Unicode 17, what the Digits pre-tokenizer goes by
-  static constexpr uint8_t kWord = 16;    ///< \w of UTS #18 with Join_Control
+  static constexpr uint8_t kLetter = 1;        ///< \p{L}
+  static constexpr uint8_t kNumber = 2;        ///< \p{N}
+  static constexpr uint8_t kSpace = 4;         ///< White_Space
+  static constexpr uint8_t kNumeric = 8;       ///< \p{N} of Unicode 17, what the Digits pre-tokenizer goes by
+  static constexpr uint8_t kWord = 16;         ///< \w of UTS #18 with Join_Control
+  static constexpr uint8_t kPunctuation = 64;  ///< \p{P} of Unicode 8 and the ASCII punctuation
   static constexpr uint8_t kHidden = 32;  ///< \p{C} and \p{Z} without the space: what Python's repr() escapes
 
   /// The one table, made at the first call (about 20 ms).
@@ -47,6 +48,15 @@ class CharTable {
 
 /// Code points with the property White_Space.
 bool is_white_space(char32_t code_point);
+
+/// Begin of the last character of `text`, which is not empty and well-formed.
+size_t last_char(std::string_view text);
+
+/// Bytes of white space at the start of `text` (well-formed UTF-8).
+size_t white_space_at_start(std::string_view text);
+
+/// Where the white space at the end of `text` (well-formed UTF-8) begins.
+size_t white_space_begin_at_end(std::string_view text);
 
 /// `text` with every maximal ill-formed subsequence replaced by one U+FFFD, as Python's errors="replace" and
 /// Rust's from_utf8_lossy do it (Unicode, section 3.9, "U+FFFD substitution of maximal subparts").

@@ -11,5 +11,6 @@ void add_bench_fused(CLI::App& bench, Command& chosen);
 void add_bench_decode(CLI::App& bench, Command& chosen);
 void add_bench_engine(CLI::App& bench, Command& chosen);
 void add_bench_serve(CLI::App& bench, Command& chosen);
+void add_bench_tokenize(CLI::App& bench, Command& chosen);
 
 }  // namespace atom::cli

@@ -15,7 +15,7 @@
 #include "precision.h"
 #include "report.h"
 #include "shapes.h"
-#include "text/byte_level.h"
+#include "base/byte_level.h"
 
 namespace atom::cli {
 namespace {
@@ -38,7 +38,7 @@ struct Options {
 text::Tokenizer byte_tokenizer() {
   nlohmann::json vocab = nlohmann::json::object();
   for (int byte = 0; byte < 256; ++byte) {
-    vocab[text::byte_level_encode(std::string(1, static_cast<char>(byte)))] = byte;
+    vocab[byte_level_encode(std::string(1, static_cast<char>(byte)))] = byte;
   }
   return text::Tokenizer::from_json(
       {{"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}}},

@@ -1,8 +1,8 @@
-#include "text/byte_level.h"
+#include "base/byte_level.h"
 
 #include "base/utf8.h"
 
-namespace atom::text {
+namespace atom {
 namespace {
 
 constexpr bool stands_for_itself(int byte) {
@@ -49,4 +49,4 @@ std::string byte_level_encode(std::string_view bytes) {
   return out;
 }
 
-}  // namespace atom::text
+}  // namespace atom

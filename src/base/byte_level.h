@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace atom::text {
+namespace atom {
 
 /// GPT-2's alphabet (Radford et al. 2019): every byte is written as one printable character in vocabularies.
 /// Printable Latin-1 bytes stand for themselves, the others for U+0100 onwards in order.
@@ -18,4 +18,4 @@ std::optional<std::string> byte_level_decode(std::string_view text);
 /// `bytes` written in that alphabet.
 std::string byte_level_encode(std::string_view bytes);
 
-}  // namespace atom::text
+}  // namespace atom

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace atom::text {
+
+/// A normalization table as SentencePiece compiles it: a double-array trie of what to replace (Darts format)
+/// and the texts to replace it by.
+class Charsmap {
+ public:
+  /// How replacements are looked for. SentencePiece takes the longest key at each place; `tokenizers` takes
+  /// the shortest key that begins a short grapheme, else looks each character up.
+  enum class Search { kLongest, kGraphemes };
+
+  /// `bytes`: the trie's size in bytes (32 bits, little-endian), the trie, the texts, each with a zero behind
+  /// it. Throws Error naming `field` when they do not fit together.
+  Charsmap(std::string_view bytes, Search search, std::string_view field);
+
+  /// `text` (well-formed UTF-8) with everything replaced that the table has; well-formed again. Linear.
+  /// Throws Error when the result would have more than `limit` bytes.
+  std::string apply(std::string_view text, size_t limit) const;
+
+ private:
+  struct Found {
+    size_t length = 0;  // of the key, 0 for none
+    std::string_view replacement;
+  };
+  Found find(std::string_view text, bool longest) const;
+  void apply_longest(std::string_view text, std::string& out, size_t limit) const;
+  void apply_to_graphemes(std::string_view text, std::string& out, size_t limit) const;
+
+  std::vector<uint32_t> units_;
+  std::string texts_;
+  Search search_;
+};
+
+}  // namespace atom::text
