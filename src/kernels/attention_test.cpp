@@ -216,9 +216,9 @@ TEST(Attention, SegmentBoundaries) {
 TEST(Attention, Windows) {
   ThreadPool pool(3);
   for (const KvFormat format : kFormats) {
-    for (const int64_t window : {1, 2, 15, 63, 64, 65, 130, 511, 513, 5000}) {
+    for (const int64_t window : {1, 15, 64, 65, 130, 513}) {
       const AttentionShape shape{format, 16, 1, 3, 16, 1.0f, window};
-      AttentionBatch batch(shape, {1, window, 700, 1700, 1400}, {1, 1, 700, 3, 1});
+      AttentionBatch batch(shape, {1, window, 330, 1100, 1400}, {1, 1, 330, 3, 1});
       check(batch, 2e-5, &pool);
     }
   }
