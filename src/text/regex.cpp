@@ -1,5 +1,8 @@
 #include "text/regex.h"
 
+#include <algorithm>
+#include <ctime>
+
 #include "base/error.h"
 #include "base/utf8.h"
 
@@ -19,8 +22,22 @@ struct MatchDataDeleter {
   void operator()(pcre2_match_data* p) const { pcre2_match_data_free(p); }
 };
 
-// Steps of backtracking in one search; far beyond what real pre-tokenizers need on any text.
-constexpr uint32_t kMatchLimit = 20'000'000;
+/// Steps of one match, in proportion to the text: patterns in use take a few for each byte.
+constexpr size_t kStepsPerByte = 100;
+constexpr size_t kLeastSteps = 1000;
+constexpr size_t kMostSteps = 20'000'000;
+/// Time for all matches in a text. Patterns in use take about 50 ns for each byte.
+constexpr double kSecondsPerByte = 2e-6;
+constexpr double kLeastSeconds = 0.1;
+constexpr int kMatchesBetweenLooks = 16;
+
+/// Processor time of this thread, in seconds: another process that takes the processor does not count.
+double thread_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
 constexpr uint32_t kHeapLimitKiB = 64 * 1024;
 constexpr size_t kMaxPatternBytes = 64 * 1024;
 
@@ -68,13 +85,21 @@ void Regex::find_all(std::string_view text, std::vector<Match>& out) const {
   const std::unique_ptr<pcre2_match_context, MatchContextDeleter> context(
       pcre2_match_context_create(nullptr));
   if (data == nullptr || context == nullptr) throw std::bad_alloc();
-  pcre2_set_match_limit(context.get(), kMatchLimit);
+  pcre2_set_match_limit(
+      context.get(), static_cast<uint32_t>(std::min(kLeastSteps + kStepsPerByte * text.size(), kMostSteps)));
   pcre2_set_heap_limit(context.get(), kHeapLimitKiB);
 
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   size_t start = 0;
   size_t last_end = std::string_view::npos;
+  double deadline = 0;  // set at the first look: most texts end before it
+  int matches = 0;
   while (start <= text.size()) {
+    if (++matches % kMatchesBetweenLooks == 0) {
+      const double now = thread_seconds();
+      if (deadline == 0) deadline = now + kLeastSeconds + kSecondsPerByte * static_cast<double>(text.size());
+      require(now < deadline, "{}: pattern takes too long for a text of {} bytes", code_->field, text.size());
+    }
     int rc =
         pcre2_match(code_->code, subject, text.size(), start, PCRE2_NO_UTF_CHECK, data.get(), context.get());
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
