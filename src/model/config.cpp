@@ -215,21 +215,26 @@ std::optional<std::vector<bool>> read_layer_types(const Json& json, const std::s
 void read_windows(const Json& json, const std::string& source, const Family& family, ModelConfig& config) {
   constexpr int64_t kDefaultWindow = 4096;
   const auto types = read_layer_types(json, source, config);
-  const bool has_window = find(json, "sliding_window") != nullptr || !json.contains("sliding_window");
+  // Looked up here, not in the conditions below: clang 14 mixes up the lifetimes of temporaries that only a
+  // part of a condition makes, from one case of the switch to the next.
+  const Json* const window = find(json, "sliding_window");
+  const Json* const use_window = find(json, "use_sliding_window");
+  const bool says_window = json.contains("sliding_window");
+  const bool says_use = json.contains("use_sliding_window");
+  const bool has_window = window != nullptr || !says_window;
   const bool used = flag(json, source, "use_sliding_window", false);
   switch (family.window) {
     case Window::never:
       // A window that is switched off explicitly means none.
       require(!used, "{}: use_sliding_window: not supported for model_type {}, found true", source,
               family.model_type);
-      require(find(json, "sliding_window") == nullptr || json.contains("use_sliding_window"),
-              "{}: sliding_window: not supported for model_type {}, found {}", source, family.model_type,
-              printable(json.value("sliding_window", Json()).dump()));
+      require(window == nullptr || says_use, "{}: sliding_window: not supported for model_type {}, found {}",
+              source, family.model_type, printable(json.value("sliding_window", Json()).dump()));
       break;
     case Window::always:
       if (!has_window) break;
       require(
-          used || find(json, "use_sliding_window") == nullptr,
+          used || use_window == nullptr,
           "{}: use_sliding_window: model_type {} has the window that sliding_window says (null: none), found "
           "false",
           source, family.model_type);
@@ -242,7 +247,8 @@ void read_windows(const Json& json, const std::string& source, const Family& fam
       constexpr int64_t kDefaultFirst = 28;
       // 0 is good here: all layers.
       const bool all = first != nullptr && first->is_number_integer() && *first == 0;
-      config.first_window_layer = all ? 0 : dimension(json, source, "max_window_layers", &kDefaultFirst);
+      config.first_window_layer = 0;
+      if (!all) config.first_window_layer = dimension(json, source, "max_window_layers", &kDefaultFirst);
       if (types) config.layer_has_window = *types;
       break;
     }
