@@ -124,12 +124,16 @@ void run_case(benchmark::State& state, const Case& c) {
     best = std::min(best, time.count());
     benchmark::ClobberMemory();
   }
-  const auto first = static_cast<double>(c.context - c.rows + 1);
-  const double pairs = (first + static_cast<double>(c.context)) / 2 * static_cast<double>(c.rows * c.batch);
+  const int64_t window = c.shape.window > 0 ? c.shape.window : c.context;
+  double pairs = 0;
+  for (int64_t p = c.context - c.rows + 1; p <= c.context; ++p) {
+    pairs += static_cast<double>(std::min(p, window) * c.batch);
+  }
   const double flops =
       4.0 * pairs * static_cast<double>(c.shape.head_dim * c.shape.n_kv_heads * c.shape.group);
   const int64_t row_bytes = batch.view().row_bytes() + (is_quantized(c.shape.format) ? 4 : 0);
-  const double bytes = 2.0 * static_cast<double>(row_bytes * c.shape.n_kv_heads * c.context * c.batch);
+  const int64_t keys = std::min(c.context, window + c.rows - 1);
+  const double bytes = 2.0 * static_cast<double>(row_bytes * c.shape.n_kv_heads * keys * c.batch);
   using benchmark::Counter;
   state.counters["GFLOPS"] = Counter(flops * 1e-9, Counter::kIsIterationInvariantRate);
   state.counters["GB_per_s"] = Counter(bytes * 1e-9, Counter::kIsIterationInvariantRate);
@@ -168,6 +172,9 @@ void add(Case c) {
   const AttentionShape smol{KvFormat::f16, 64, 3, 3, 16};
   const AttentionShape llama{KvFormat::f16, 128, 8, 4, 16};
   for (const int64_t n : {512, 2048}) add({"prefill/" + std::to_string(n), smol, n, n, 1, ""});
+  const AttentionShape windowed{KvFormat::f16, 64, 3, 3, 16, 1.0f, 512};
+  add({"prefill_window:512/2048", windowed, 2048, 2048, 1, ""});
+  add({"decode_window:512/4096/batch:1", windowed, 4096, 1, 1, ""});
   add({"prefill_llama/1024", llama, 1024, 1024, 1, ""});
   for (const int64_t context : {512, 4096}) {
     for (const int64_t batch : {1, 8, 32}) {

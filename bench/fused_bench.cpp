@@ -162,6 +162,18 @@ std::vector<Case> cases() {
        },
        {}},
       {"rms_norm", floats(2), norm, {}},
+      {"add_bias",
+       floats(2),
+       [](const DeviceContext& device, Workload& w) {
+         run(device, AddBias{w.out.view(), w.weight.data()});
+       },
+       {}},
+      {"head_norm",
+       floats(2),
+       [](const DeviceContext& device, Workload& w) {
+         run(device, HeadNorm{w.out.view(), w.head_dim, w.weight.data(), 1e-5f});
+       },
+       {}},
       {"rms_norm_quantize", to_bytes(1),
        [](const DeviceContext& device, Workload& w) {
          run(device, RmsNormQuantize{w.input(), w.weight.data(), 1e-5f, w.permutation.data(), &w.quantized});

@@ -23,7 +23,7 @@ endfunction()
 
 # atom_compile_quickly(TARGET): for code whose compilation takes longer than it ever runs.
 function(atom_compile_quickly target)
-  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1> $<$<CONFIG:RelWithDebInfo>:-O0>)
   # With little inlining GCC 12 takes std::string apart only half, and warns of what is left (bugs 105329, 105651).
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-Wno-stringop-overflow;-Wno-maybe-uninitialized>)

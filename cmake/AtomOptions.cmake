@@ -29,8 +29,10 @@ endif()
 
 find_program(ATOM_CCACHE ccache)
 if(ATOM_CCACHE)
-  # Precompiled headers are cached too; they do not depend on times or on macros defined elsewhere.
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${ATOM_CCACHE})
+  # Precompiled headers are cached too; they do not depend on times or on macros defined elsewhere. Paths count as
+  # relative to this folder, so that builds of several presets share what they compile alike.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros
+    CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${ATOM_CCACHE})
   if(ATOM_PCH AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
   endif()

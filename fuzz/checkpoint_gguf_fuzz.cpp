@@ -1,8 +1,11 @@
-// Opens bytes as a GGUF model and reads everything that the file says it has. Only atom::Error may come out.
+// Opens bytes as a GGUF model and reads everything that the file says it has: in one part, or in one for each
+// "GGUF" in them where they begin with "split". Only atom::Error may come out.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -36,6 +39,15 @@ void read_all(const atom::GgufCheckpoint& checkpoint) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  allow_error([&] { read_all(atom::GgufCheckpoint(std::as_bytes(std::span(data, size)), "fuzz.gguf")); });
+  std::vector<std::span<const std::byte>> parts;
+  std::string_view rest(reinterpret_cast<const char*>(data), size);
+  const bool split = rest.starts_with("split");
+  if (split) rest.remove_prefix(5);
+  do {
+    const size_t length = split ? std::min(rest.find("GGUF", 1), rest.size()) : rest.size();
+    parts.push_back(std::as_bytes(std::span(rest.data(), length)));
+    rest.remove_prefix(length);
+  } while (!rest.empty() && parts.size() < 8);
+  allow_error([&] { read_all(atom::GgufCheckpoint(parts, "fuzz.gguf")); });
   return 0;
 }

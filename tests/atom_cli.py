@@ -98,11 +98,37 @@ def copy_model(name, folder, config=None, tensors=None, tokenizer=None):
     return folder
 
 
-def write_gguf(name, path, skip=(), change=None, architecture="llama", quantize=None):
-    """Writes a tiny model as a GGUF file, as conversion scripts do: rows of q and k interleaved for the GGUF's RoPE.
+def add_gguf_rope(writer, config):
+    """RoPE scaling as GGUF has it: keys, or for llama3 a tensor of what each frequency is divided by."""
+    import gguf
+    import numpy as np
 
-    skip: GGUF names of tensors to leave out. change(name, array): the array to write instead. quantize: a
-    gguf.GGMLQuantizationType for the matrices whose rows allow it.
+    rope = {**(config.get("rope_parameters") or {}), **(config.get("rope_scaling") or {})}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    theta = rope.get("rope_theta", config.get("rope_theta"))
+    writer.add_rope_freq_base(theta)
+    if kind == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
+    elif kind == "llama3":
+        frequencies = theta ** -(np.arange(0, config["head_dim"], 2) / config["head_dim"])
+        turns = rope["original_max_position_embeddings"] * frequencies / (2 * np.pi)
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        kept = np.clip((turns - low) / (high - low), 0, 1)
+        writer.add_tensor("rope_freqs.weight", (1 / ((1 - kept) / rope["factor"] + kept)).astype(np.float32))
+    elif kind == "yarn":
+        assert not {"mscale", "mscale_all_dim", "attention_factor", "truncate"} & rope.keys(), "GGUF has no such keys"
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+
+
+def write_gguf(name, path, skip=(), change=None, architecture=None, quantize=None, **writer_options):
+    """Writes a tiny model as a GGUF file, as conversion scripts do: rows of q and k interleaved for llama's RoPE.
+
+    skip: GGUF names of tensors to leave out. change(name, array): the array to write instead. architecture: another
+    name than the model's. quantize: a gguf.GGMLQuantizationType for the matrices whose rows allow it. writer_options: of
+    gguf.GGUFWriter.
     """
     import gguf
     import numpy as np
@@ -110,7 +136,8 @@ def write_gguf(name, path, skip=(), change=None, architecture="llama", quantize=
     folder = GOLDEN / name
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    writer = gguf.GGUFWriter(str(path), architecture)
+    family = {"mistral": "llama"}.get(config["model_type"], config["model_type"])
+    writer = gguf.GGUFWriter(str(path), architecture or family, **writer_options)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -120,7 +147,9 @@ def write_gguf(name, path, skip=(), change=None, architecture="llama", quantize=
     writer.add_key_length(config["head_dim"])
     writer.add_value_length(config["head_dim"])
     writer.add_rope_dimension_count(config["head_dim"])
-    writer.add_rope_freq_base(config["rope_theta"])
+    add_gguf_rope(writer, config)
+    if config["model_type"] == "mistral" and config["sliding_window"]:
+        writer.add_sliding_window(config["sliding_window"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
     vocab = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
@@ -133,7 +162,7 @@ def write_gguf(name, path, skip=(), change=None, architecture="llama", quantize=
     writer.add_bos_token_id(config["bos_token_id"])
     writer.add_eos_token_id(config["eos_token_id"])
 
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, family.upper()), config["num_hidden_layers"])
     file = Safetensors(folder / "model.safetensors")
     for hf_name in file.names():
         entry = file.header[hf_name]
@@ -144,10 +173,9 @@ def write_gguf(name, path, skip=(), change=None, architecture="llama", quantize=
             array = np.frombuffer(raw, {"F32": np.float32, "F16": np.float16}[entry["dtype"]]).astype(np.float32)
         array = array.reshape(entry["shape"])
         for part, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
-            if part in hf_name:
-                n = config[heads]
-                array = array.reshape(n, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
-        gguf_name = names.get_name(hf_name, try_suffixes=(".weight",))
+            if part in hf_name and family == "llama":
+                array = array.reshape(config[heads], 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+        gguf_name = names.get_name(hf_name, try_suffixes=(".weight", ".bias"))
         if gguf_name in skip:
             continue
         if change:

@@ -1,12 +1,11 @@
-"""Malformed files and bad invocations: each ends, within seconds, in exit code 1 (usage: 2), one error line, and no output."""
+"""Bad invocations, models that do not fit what is asked of them, full disks: each ends, within seconds, in exit code 1
+(usage: 2), one error line, and no output. Malformed files are the subject of e2e_hostile.py."""
 
 import json
 import os
 import pathlib
-import random
 import resource
 import shutil
-import signal
 import struct
 import subprocess
 
@@ -33,57 +32,11 @@ def quantize_fails(model, folder, code=1, options=TINY_QUANTIZE, **run_options):
 # --- safetensors ------------------------------------------------------------------------------------------------------
 
 
-def model_with(tmp_path, raw):
-    folder = copy_model("gqa_tied_f32", tmp_path / "model")
-    (folder / "model.safetensors").write_bytes(raw)
-    return folder
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_safetensors_truncated(tmp_path, seed):
-    raw = (MODEL / "model.safetensors").read_bytes()
-    cut = random.Random(seed).randrange(len(raw)) if seed else 0
-    assert "model.safetensors" in quantize_fails(model_with(tmp_path, raw[:cut]), tmp_path)
-
-
-@pytest.mark.parametrize("length", [0, 2, 1 << 40, (1 << 63) + 1, (1 << 64) - 1])
-def test_safetensors_header_length(tmp_path, length):
-    raw = (MODEL / "model.safetensors").read_bytes()
-    assert "model.safetensors" in quantize_fails(model_with(tmp_path, struct.pack("<Q", length) + raw[8:]), tmp_path)
-
-
-@pytest.mark.parametrize("header", [b"[]", b"{", b"\xff\xfe{}", b"[" * 5000, b'{"a": 1}', b'{"a": {"dtype": "F32"}}', b"null"])
-def test_safetensors_header_is_not_what_it_should_be(tmp_path, header):
-    raw = struct.pack("<Q", len(header)) + header
-    assert "model.safetensors" in quantize_fails(model_with(tmp_path, raw), tmp_path)
-
-
 def set_entry(**fields):
     def change(file):
         file.header[Q_PROJ].update(fields)
 
     return change
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        set_entry(dtype="F8_E9M9"),
-        set_entry(dtype=7),
-        set_entry(shape=[64, 65]),
-        set_entry(shape=[-64, -64]),
-        set_entry(shape=[1 << 62, 4]),
-        set_entry(shape="64"),
-        set_entry(data_offsets=[0, 1 << 60]),
-        set_entry(data_offsets=[16384, 0]),
-        set_entry(data_offsets=[-16384, 0]),
-        set_entry(data_offsets=[0.5, 16384]),
-    ],
-    ids=["dtype", "dtype_number", "shape_bytes", "negative", "overflow", "shape_text", "beyond", "backwards", "offset", "fraction"],
-)
-def test_safetensors_entry(tmp_path, change):
-    error = quantize_fails(copy_model("gqa_tied_f32", tmp_path / "model", tensors=change), tmp_path)
-    assert Q_PROJ in error and "model.safetensors" in error
 
 
 def test_safetensors_tensor_missing(tmp_path):
@@ -144,14 +97,7 @@ def test_config_field(tmp_path, field, value):
 def test_config_with_both_kinds_of_rope_settings(tmp_path):
     both = {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
     model = copy_model("gqa_tied_f32", tmp_path / "model", config=lambda config: config.update(both))
-    assert "rope_scaling.rope_type" in quantize_fails(model, tmp_path)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"architectures": ["LlamaForCausalLM"]}', "\x00" * 100])
-def test_config_is_not_a_config(tmp_path, text):
-    model = copy_model("gqa_tied_f32", tmp_path / "model")
-    (model / "config.json").write_text(text)
-    assert "config" in quantize_fails(model, tmp_path)
+    assert "rope_scaling: differs from rope_parameters" in quantize_fails(model, tmp_path)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
@@ -161,113 +107,7 @@ def test_file_missing(tmp_path, file):
     assert file in quantize_fails(model, tmp_path)
 
 
-# --- tokenizer.json ---------------------------------------------------------------------------------------------------
-
-
-def set_tokenizer(*path, value):
-    def change(tokenizer):
-        for key in path[:-1]:
-            tokenizer = tokenizer[key]
-        tokenizer[path[-1]] = value
-
-    return change
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        set_tokenizer("model", "type", value="Unigram"),
-        set_tokenizer("model", "vocab", value={}),
-        set_tokenizer("model", "vocab", value={"a": 0, "b": 0}),
-        set_tokenizer("model", "vocab", value={"a": -1}),
-        set_tokenizer("model", "vocab", value={"a": 1 << 40}),
-        set_tokenizer("model", "merges", value=[["no", "such"]]),
-        set_tokenizer("model", "merges", value=["one_word"]),
-        set_tokenizer("model", "merges", value=17),
-        set_tokenizer("pre_tokenizer", value={"type": "Split", "pattern": {"Regex": "(a+"}, "behavior": "Isolated", "invert": False}),
-        set_tokenizer("pre_tokenizer", value={"type": "Telepathy"}),
-        set_tokenizer("added_tokens", value=[{"id": -4, "content": "x", "special": True}]),
-    ],
-    ids=["type", "no_vocab", "same_id", "negative_id", "huge_id", "merge_unknown", "merge_word", "merges_number", "regex", "pre", "added"],
-)
-def test_tokenizer(tmp_path, change):
-    model = copy_model("gqa_tied_f32", tmp_path / "model", tokenizer=change)
-    assert "tokenizer" in assert_fails(run("tokenize", model, stdin="hello", timeout=SECONDS), 1)
-    quantize_fails(model, tmp_path)
-
-
-def test_tokenizer_pattern_that_never_ends(tmp_path):
-    """A regular expression of exponential cost is stopped, not waited for."""
-    split = {"type": "Split", "pattern": {"Regex": "(a|aa|a?)+$"}, "behavior": "Isolated", "invert": False}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    steps = {"type": "Sequence", "pretokenizers": [split, byte_level]}
-    model = copy_model("gqa_tied_f32", tmp_path / "model", tokenizer=set_tokenizer("pre_tokenizer", value=steps))
-    assert_fails(run("tokenize", model, stdin="a" * 5000 + "b", timeout=SECONDS), 1)
-
-
-def test_template_that_never_ends(tmp_path):
-    model = copy_model("gqa_tied_f32", tmp_path / "model")
-    template = "{% for a in range(100000) %}{% for b in range(100000) %}{{ b }}{% endfor %}{% endfor %}"
-    (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
-    assert_fails(run("chat", model, "--max-tokens", "1", stdin="hello\n", timeout=SECONDS), 1)
-
-
 # --- GGUF -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module", name="gguf_bytes")
-def fixture_gguf_bytes(tmp_path_factory):
-    return write_gguf("gqa_tied_f32", tmp_path_factory.mktemp("gguf") / "good.gguf").read_bytes()
-
-
-def gguf_fails(tmp_path, raw):
-    path = tmp_path / "bad.gguf"
-    path.write_bytes(raw)
-    error = quantize_fails(path, tmp_path)
-    assert "bad.gguf" in error
-    return error
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_gguf_truncated(tmp_path, gguf_bytes, seed):
-    gguf_fails(tmp_path, gguf_bytes[: random.Random(100 + seed).randrange(len(gguf_bytes))])
-
-
-def test_gguf_magic(tmp_path, gguf_bytes):
-    gguf_fails(tmp_path, b"GGML" + gguf_bytes[4:])
-
-
-@pytest.mark.parametrize("version", [0, 1, 4, 0x03000000])
-def test_gguf_version(tmp_path, gguf_bytes, version):
-    assert str(version) in gguf_fails(tmp_path, gguf_bytes[:4] + struct.pack("<I", version) + gguf_bytes[8:])
-
-
-@pytest.mark.parametrize("offset", [8, 16], ids=["tensors", "fields"])
-@pytest.mark.parametrize("count", [1 << 20, 1 << 40, (1 << 64) - 1])
-def test_gguf_counts(tmp_path, gguf_bytes, offset, count):
-    gguf_fails(tmp_path, gguf_bytes[:offset] + struct.pack("<Q", count) + gguf_bytes[offset + 8 :])
-
-
-@pytest.mark.parametrize("length", [1 << 31, (1 << 64) - 8])
-def test_gguf_string_length(tmp_path, gguf_bytes, length):
-    gguf_fails(tmp_path, gguf_bytes[:24] + struct.pack("<Q", length) + gguf_bytes[32:])
-
-
-def test_gguf_dimensions_overflow(tmp_path, gguf_bytes):
-    at = gguf_bytes.index(b"blk.0.attn_q.weight") + len("blk.0.attn_q.weight") + 4
-    raw = gguf_bytes[:at] + struct.pack("<QQ", 1 << 33, 1 << 33) + gguf_bytes[at + 16 :]
-    assert "blk.0.attn_q.weight" in gguf_fails(tmp_path, raw)
-
-
-@pytest.mark.parametrize("kind", [30000, 14])
-def test_gguf_tensor_type(tmp_path, gguf_bytes, kind):
-    at = gguf_bytes.index(b"blk.0.attn_q.weight") + len("blk.0.attn_q.weight") + 4 + 16
-    gguf_fails(tmp_path, gguf_bytes[:at] + struct.pack("<I", kind) + gguf_bytes[at + 4 :])
-
-
-def test_gguf_tensor_offset(tmp_path, gguf_bytes):
-    at = gguf_bytes.index(b"blk.0.attn_q.weight") + len("blk.0.attn_q.weight") + 4 + 16 + 4
-    gguf_fails(tmp_path, gguf_bytes[:at] + struct.pack("<Q", (1 << 64) - 32) + gguf_bytes[at + 8 :])
 
 
 def test_gguf_architecture(tmp_path):
@@ -312,26 +152,6 @@ def packed_fails(model):
     return assert_fails(run("generate", model, "-p", "a", "--max-tokens", "1", timeout=SECONDS), 1)
 
 
-def test_packed_unknown_field(tmp_path, packed):
-    shutil.copytree(packed, tmp_path / "p")
-    config = json.loads((packed / "config.json").read_text())
-    config["quantization_config"]["surprise"] = 1
-    (tmp_path / "p" / "config.json").write_text(json.dumps(config))
-    assert "surprise" in packed_fails(tmp_path / "p")
-
-
-def test_packed_fields_of_the_wrong_type(tmp_path, packed):
-    config = json.loads((packed / "config.json").read_text())
-    for field in config["quantization_config"]:
-        folder = tmp_path / field
-        shutil.copytree(packed, folder)
-        changed = json.loads(json.dumps(config))
-        # The calibration is for the record only: any object will do.
-        changed["quantization_config"][field] = [1] if field == "calibration" else {"not": ["this"]}
-        (folder / "config.json").write_text(json.dumps(changed))
-        assert field in packed_fails(folder)
-
-
 def test_packed_tensor_missing(tmp_path, packed):
     for i, name in enumerate(n for n in Safetensors(packed / "model.safetensors").names() if ".0.self_attn.o_proj" in n):
         folder = tmp_path / str(i)
@@ -340,24 +160,6 @@ def test_packed_tensor_missing(tmp_path, packed):
         file.remove(name)
         file.write(folder / "model.safetensors")
         packed_fails(folder)
-
-
-@pytest.mark.parametrize("suffix, pattern", [(".scales", "<e"), (".outlier_scales", "<e"), (".outlier_qweight", "<b")])
-def test_packed_values_that_the_format_does_not_have(tmp_path, packed, suffix, pattern):
-    folder = tmp_path / "p"
-    shutil.copytree(packed, folder)
-    file = Safetensors(folder / "model.safetensors")
-    name = next(name for name in file.names() if name.endswith(suffix))
-    struct.pack_into(pattern, file.data, file.header[name]["data_offsets"][0], -128 if pattern == "<b" else -0.5)
-    file.write(folder / "model.safetensors")
-    assert name in packed_fails(folder)
-
-
-def test_packed_truncated(tmp_path, packed):
-    shutil.copytree(packed, tmp_path / "p")
-    raw = (packed / "model.safetensors").read_bytes()
-    (tmp_path / "p" / "model.safetensors").write_bytes(raw[:-1])
-    assert "model.safetensors" in packed_fails(tmp_path / "p")
 
 
 def test_packed_quantized_again(tmp_path, packed):
@@ -409,22 +211,8 @@ def test_model_cut_short_while_it_is_quantized(tmp_path):
     assert list(out.parent.iterdir()) == []
 
 
-def test_model_is_an_empty_file(tmp_path):
-    (tmp_path / "empty").touch()
-    assert_fails(run("inspect", tmp_path / "empty", timeout=SECONDS), 1)
-
-
 def test_model_is_an_empty_folder(tmp_path):
     assert_fails(run("inspect", tmp_path, timeout=SECONDS), 1)
-
-
-def test_model_is_a_device():
-    assert_fails(run("inspect", "/dev/zero", timeout=SECONDS), 1)
-
-
-def test_model_is_a_pipe(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    assert_fails(run("inspect", tmp_path / "pipe", timeout=SECONDS), 1)
 
 
 def test_model_below_a_file(tmp_path):

@@ -168,6 +168,9 @@ std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, const Device& de
     spdlog::warn("{} linear layers run on the slow kernel {}", count, kernel);
   }
   for (const OpChoice& choice : op_choices(*model)) {
+    if (!choice.slow_reason.empty()) {
+      spdlog::warn("{} runs on the slow kernel {}: {}", choice.op, choice.implementation, choice.slow_reason);
+    }
     const bool wanted = device.context().cuda == nullptr && device.context().isa == CpuIsa::reference;
     if (choice.implementation != "reference" || choice.only || wanted) continue;
     spdlog::warn("{} runs on the slow kernel reference: no other has these shapes", choice.op);

@@ -17,6 +17,16 @@ struct Options {
   ModelSource source;
 };
 
+/// "default", or the kind and what matters most of it: "yarn, factor 4, of 32768 tokens".
+std::string describe_scaling(const RopeScaling& scaling) {
+  std::string text = name_of(scaling.kind);
+  if (scaling.factor != 1) text += fmt::format(", factor {}", scaling.factor);
+  if (scaling.original_positions > 0) text += fmt::format(", of {} tokens", scaling.original_positions);
+  if (scaling.attention_factor != 1)
+    text += fmt::format(", attention factor {:.4f}", scaling.attention_factor);
+  return text;
+}
+
 Json describe_config(const ModelConfig& config) {
   return {{"model_type", config.model_type},
           {"hidden_size", config.hidden},
@@ -28,6 +38,13 @@ Json describe_config(const ModelConfig& config) {
           {"vocab_size", config.vocab},
           {"max_positions", config.max_positions},
           {"rope_theta", decimal(config.rope_theta)},
+          {"rope_scaling", describe_scaling(config.rope_scaling)},
+          {"sliding_window", config.sliding_window > 0 ? Json(config.sliding_window) : Json(nullptr)},
+          {"window_layers", config.window_layers()},
+          {"qkv_bias", config.qkv_bias},
+          {"o_bias", config.o_bias},
+          {"mlp_bias", config.mlp_bias},
+          {"head_norms", config.head_norms},
           {"rms_norm_eps", decimal(config.rms_norm_eps)},
           {"tied_embeddings", config.tied_embeddings}};
 }
@@ -110,7 +127,7 @@ void run(const Options& options) {
   options.source.check();
   const Device device(options.device);
   const auto checkpoint = options.source.open(device, 0);
-  const auto model = Model::load(*checkpoint, device.context());
+  const auto model = Model::outline(*checkpoint, device.context());
   const Json json = describe(*checkpoint, *model, device);
   if (options.output.json) {
     print_json(json);
@@ -126,11 +143,10 @@ void add_inspect(CLI::App& app, Command& chosen) {
   CLI::App* command =
       app.add_subcommand("inspect", "Show what is in a checkpoint and which kernels will run it");
   command->footer(
-      "`bytes` is the size of the file that holds the weights; `bits_per_weight` counts everything that is "
-      "stored for "
-      "them (scales, outliers, permutations, norms, embedding). The kernels are those of this machine, or of "
-      "the "
-      "instruction set given by --isa.\n\n"
+      "`bytes` is the size of the files that hold the weights; `bits_per_weight` counts everything that is "
+      "stored for them (scales, outliers, permutations, norms, embedding). The kernels are those of this "
+      "machine, or of the instruction set given by --isa. Of weights in full precision no values are "
+      "read.\n\n"
       "  atom inspect packed/\n"
       "  atom inspect packed/ --isa avx2 --json");
   options->source.add_to(*command);

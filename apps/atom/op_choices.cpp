@@ -23,6 +23,11 @@ class Prober {
           RmsNorm{row<const float>(config.hidden), nullptr, config.rms_norm_eps, row<float>(config.hidden)});
       add("silu * up", SiluMul{row<const float>(2 * config.intermediate), row<float>(config.intermediate)});
     }
+    if (config.qkv_bias) add("add bias", AddBias{row<float>(config.qkv_size()), nullptr});
+    if (config.head_norms) {
+      add("norm of heads",
+          HeadNorm{row<float>(config.q_size()), config.head_dim, nullptr, config.rms_norm_eps});
+    }
     add_attention();
     add("change logits", ChangeLogits{row<float>(config.vocab), {}, {}, {}, {}});
     add("sample", Sample{row<const float>(config.vocab), {}, {}});
@@ -40,7 +45,7 @@ class Prober {
   template <class Op>
   void add(const char* name, const Op& op) {
     choices_.push_back(
-        {name, select(model_->device(), op).name, implementations_for<Op>(model_->device()).size() == 1});
+        {name, select(model_->device(), op).name, implementations_for<Op>(model_->device()).size() == 1, ""});
   }
 
   void add_quantized(const QuantizationConfig& quantization) {
@@ -72,9 +77,17 @@ class Prober {
                    nullptr,
                    rotate,
                    cache});
-    add("attention",
-        Attention{
-            row<const float>(config.q_size()), {}, cache, config.n_heads, 1.0f, row<float>(config.q_size())});
+    Attention attention{row<const float>(config.q_size()), {}, cache, config.n_heads, 1.0f,
+                        row<float>(config.q_size())};
+    if (config.window_layers() < config.n_layers) add("attention", attention);
+    if (config.window_layers() == 0) return;
+    const std::string without = select(model_->device(), attention).name;
+    attention.window = config.sliding_window;
+    add("attention in a window", attention);
+    const bool matters = config.sliding_window < config.max_positions;
+    if (matters && choices_.back().implementation != without) {
+      choices_.back().slow_reason = without + " knows no window";
+    }
   }
 
   const Model* model_;

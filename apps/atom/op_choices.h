@@ -13,6 +13,8 @@ struct OpChoice {
   std::string implementation;
   /// The device has no other.
   bool only = false;
+  /// Why it is not a faster one that the device has for other models; empty where it is.
+  std::string slow_reason;
 };
 
 /// Every op that a decoder of this shape and precision runs, linear layers excepted (see

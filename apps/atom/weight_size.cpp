@@ -17,10 +17,6 @@ int64_t size_of_file(const fs::path& path) {
   return static_cast<int64_t>(size);
 }
 
-int64_t size_of_weights_file(const fs::path& path) {
-  return size_of_file(fs::is_directory(path) ? path / "model.safetensors" : path);
-}
-
 }  // namespace
 
 double WeightSize::bits_per_weight() const {
@@ -35,8 +31,9 @@ WeightSize weight_size(const Checkpoint& checkpoint, const Model& model) {
     if (name == "lm_head.weight" && model.config().tied_embeddings) continue;
     size.tensor_bytes += static_cast<int64_t>(checkpoint.info(name).bytes);
   }
-  const bool on_disk = checkpoint.format() != "random";
-  size.file_bytes = on_disk ? size_of_weights_file(checkpoint.path()) : size.tensor_bytes;
+  const auto files = checkpoint.files();
+  for (const fs::path& file : files) size.file_bytes += size_of_file(file);
+  if (files.empty()) size.file_bytes = size.tensor_bytes;
   return size;
 }
 

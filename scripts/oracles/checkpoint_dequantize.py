@@ -1,9 +1,9 @@
 """Dequantizes raw GGUF blocks with the PyPI package gguf.
 
-usage: checkpoint_dequantize.py TYPE BLOCKS OUT
+usage: checkpoint_dequantize.py (TYPE BLOCKS OUT)...
 
-Reads the file BLOCKS as one row of blocks of TYPE (F32, F16, BF16, Q4_0, Q4_1, Q8_0) and writes its values to OUT as
-little-endian float32.
+Reads the file BLOCKS as one row of blocks of TYPE (a name such as Q4_K) and writes its values to OUT as little-endian
+float32.
 """
 import sys
 
@@ -12,11 +12,12 @@ import numpy as np
 
 
 def main():
-    name, blocks, out = sys.argv[1:]
-    data = np.fromfile(blocks, dtype=np.uint8).reshape(1, -1)
-    with np.errstate(all="ignore"):
-        values = gguf.dequantize(data, gguf.GGMLQuantizationType[name])
-    values.astype("<f4").tofile(out)
+    arguments = iter(sys.argv[1:])
+    for name, blocks, out in zip(arguments, arguments, arguments):
+        data = np.fromfile(blocks, dtype=np.uint8).reshape(1, -1)
+        with np.errstate(all="ignore"):
+            values = gguf.dequantize(data, gguf.GGMLQuantizationType[name])
+        values.astype("<f4").tofile(out)
 
 
 if __name__ == "__main__":

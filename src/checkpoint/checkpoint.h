@@ -22,6 +22,8 @@ struct TensorInfo {
   std::vector<int64_t> shape;
   /// Size in the file.
   uint64_t bytes = 0;
+  /// The type that load() gives.
+  DType dtype = DType::f32;
 };
 
 /// A model on disk: a GGUF file, or a Hugging Face directory (which a packed Atom directory is, too); or a
@@ -32,8 +34,8 @@ struct TensorInfo {
 /// tensor or field, for what is missing or malformed. Values are not examined: NaN and infinity pass through.
 class Checkpoint {
  public:
-  /// Opens a GGUF file, or a directory with config.json, model.safetensors and, as a rule, tokenizer.json.
-  /// Throws Error.
+  /// Opens a GGUF file (any part of a split one), or a directory with config.json, safetensors files and, as
+  /// a rule, tokenizer.json. Throws Error.
   static std::unique_ptr<Checkpoint> open(const std::filesystem::path& path);
 
   virtual ~Checkpoint() = default;
@@ -46,7 +48,10 @@ class Checkpoint {
   /// What was opened.
   const std::filesystem::path& path() const { return path_; }
 
-  /// The Hugging Face config.json; for GGUF one made from the metadata (LlamaForCausalLM).
+  /// The files that hold the tensors.
+  virtual std::vector<std::filesystem::path> files() const = 0;
+
+  /// The Hugging Face config.json; for GGUF one made from the metadata (gguf_model.h).
   virtual const nlohmann::ordered_json& config() const = 0;
 
   /// Names of the tensors in the order of the file.
@@ -55,8 +60,8 @@ class Checkpoint {
   virtual TensorInfo info(const std::string& name) const = 0;
 
   /// Plain types: a view of the mapped file, copied only when misaligned or when rows must be reordered.
-  /// Block-quantized GGUF types: dequantized to F32, owned by the result. The result stays valid when the
-  /// checkpoint is gone.
+  /// Block-quantized GGUF types: dequantized to F32, owned by the result; GPTQ and AWQ: to the type of their
+  /// scales. The result stays valid when the checkpoint is gone.
   virtual Tensor load(const std::string& name) const = 0;
 
   /// The values as float. `out` must have as many elements as the tensor.

@@ -6,21 +6,24 @@
 #include <unordered_map>
 #include <vector>
 
-#include "base/mapped_file.h"
 #include "checkpoint/checkpoint.h"
-#include "checkpoint/gguf_file.h"
-#include "checkpoint/gguf_llama.h"
+#include "checkpoint/gguf_model.h"
+#include "checkpoint/gguf_parts.h"
+#include "checkpoint/gguf_tensors.h"
 
 namespace atom {
 
-/// A GGUF file of a Llama model, seen as a Hugging Face checkpoint.
+/// A GGUF model, in one file or several, seen as a Hugging Face checkpoint.
 class GgufCheckpoint : public Checkpoint {
  public:
   explicit GgufCheckpoint(const std::filesystem::path& path);
   /// Reads from memory that somebody else keeps; `name` is for errors.
   GgufCheckpoint(std::span<const std::byte> bytes, const std::string& name);
+  /// The same for the parts of a split model.
+  GgufCheckpoint(std::span<const std::span<const std::byte>> parts, const std::string& name);
 
   std::string format() const override { return "gguf"; }
+  std::vector<std::filesystem::path> files() const override { return parts_.files(); }
   const nlohmann::ordered_json& config() const override { return config_; }
   std::vector<std::string> names() const override;
   bool contains(const std::string& name) const override;
@@ -32,18 +35,17 @@ class GgufCheckpoint : public Checkpoint {
 
  private:
   struct Entry {
-    LlamaTensor mapped;
-    const GgufTensor* tensor;
+    MappedTensor mapped;
+    GgufParts::Item item;
   };
 
-  GgufCheckpoint(std::shared_ptr<const MappedFile> file, const std::filesystem::path& path);
-  GgufCheckpoint(std::shared_ptr<const MappedFile> file, std::span<const std::byte> bytes,
-                 const std::filesystem::path& path);
+  GgufCheckpoint(GgufParts parts, const std::filesystem::path& path);
   const Entry& find(const std::string& name) const;
+  /// The name of the tensor's file, for errors.
+  static const std::string& file_of(const Entry& entry) { return entry.item.part->file.name(); }
 
-  std::shared_ptr<const MappedFile> mapping_;
-  GgufFile file_;
-  GgufLlama llama_;
+  GgufParts parts_;
+  GgufModel model_;
   nlohmann::ordered_json config_;
   std::vector<Entry> entries_;
   std::unordered_map<std::string, size_t> index_;

@@ -17,7 +17,7 @@ namespace {
 // Real files have dozens of keys and at most some thousand tensors; what is kept per entry is several times
 // its smallest size in the file, so the limits bound memory.
 constexpr uint64_t kMaxKeys = 1u << 16;
-constexpr uint64_t kMaxTensors = 1u << 18;
+constexpr uint64_t kMaxTensors = 1u << 16;
 constexpr uint64_t kMaxNameBytes = 1u << 16;
 constexpr uint32_t kMaxDimensions = 4;
 constexpr int kMaxArrayDepth = 4;
@@ -206,9 +206,10 @@ void GgufFile::read_tensors(ByteReader& in, uint64_t count, std::span<const std:
     std::reverse(tensor.shape.begin(), tensor.shape.end());
     const auto type = in.read<uint32_t>(tensor.name);
     const auto layout = find_ggml_layout(type);
-    require(layout.has_value(),
-            "{}: tensor \"{}\": expected type F32, F16, BF16, Q4_0, Q4_1 or Q8_0, found {}", name_, label,
-            ggml_type_name(type));
+    if (!layout) {
+      fail("{}: tensor \"{}\": expected one of the types {}, found {}", name_, label, ggml_type_names(),
+           ggml_type_name(type));
+    }
     tensor.type = static_cast<GgmlType>(type);
     require(static_cast<uint64_t>(tensor.shape.back()) % layout->elements == 0,
             "{}: tensor \"{}\": expected rows of a multiple of {} values for {}, found {}", name_, label,

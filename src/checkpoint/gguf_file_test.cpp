@@ -175,8 +175,10 @@ TEST(GgufFile, RefusesBadTensors) {
                       size_t bytes) {
     return open_error(GgufBuilder().add_tensor(name, shape, type, std::string(bytes, 'x')).build());
   };
-  expect_contains(one("t", {4}, 12, 16),
-                  "tensor \"t\": expected type F32, F16, BF16, Q4_0, Q4_1 or Q8_0, found Q4_K");
+  expect_contains(one("t", {4}, 16, 16), "tensor \"t\": expected one of the types F32, F16, BF16, Q4_0, ");
+  expect_contains(one("t", {4}, 16, 16), ", found IQ2_XXS");
+  expect_contains(one("t", {2, 128}, 12, 144),
+                  "expected rows of a multiple of 256 values for Q4_K, found 128");
   expect_contains(one("t", {4}, 9999, 16), "found type 9999");
   expect_contains(one("t", {}, 0, 4), "expected 1 to 4 dimensions, found 0");
   expect_contains(one("t", {1, 1, 1, 1, 1}, 0, 4), "found 5");

@@ -1,77 +1,67 @@
 #include "checkpoint/gguf_quants.h"
 
+#include <algorithm>
 #include <array>
 #include <cassert>
-#include <cstring>
+#include <iterator>
 
 #include "base/error.h"
-#include "tensor/half.h"
+#include "checkpoint/gguf_blocks.h"
 
 namespace atom {
 namespace {
 
-constexpr size_t kBlock = 32;
-
-uint16_t load_u16(const std::byte* p) {
-  uint16_t value = 0;
-  std::memcpy(&value, p, sizeof(value));
-  return value;
+void copy_f32(const std::byte* in, float* out, size_t count) {
+  if (count != 0) std::memcpy(out, in, count * sizeof(float));
 }
 
-float load_half(const std::byte* p) {
-  return half_to_float(load_u16(p));
+void widen_f16(const std::byte* in, float* out, size_t count) {
+  for (size_t i = 0; i < count; ++i) out[i] = gguf_blocks::load_half(in + 2 * i);
 }
 
-void dequantize_q4_0(const std::byte* in, float* out, size_t blocks) {
-  for (size_t b = 0; b < blocks; ++b, in += 18, out += kBlock) {
-    const float d = load_half(in);
-    for (size_t i = 0; i < kBlock / 2; ++i) {
-      const auto q = std::to_integer<int>(in[2 + i]);
-      out[i] = d * static_cast<float>((q & 15) - 8);
-      out[i + kBlock / 2] = d * static_cast<float>((q >> 4) - 8);
-    }
-  }
+void widen_bf16(const std::byte* in, float* out, size_t count) {
+  for (size_t i = 0; i < count; ++i) out[i] = bfloat16_to_float(gguf_blocks::load_u16(in + 2 * i));
 }
 
-void dequantize_q4_1(const std::byte* in, float* out, size_t blocks) {
-  for (size_t b = 0; b < blocks; ++b, in += 20, out += kBlock) {
-    const float d = load_half(in);
-    const float m = load_half(in + 2);
-    for (size_t i = 0; i < kBlock / 2; ++i) {
-      const auto q = std::to_integer<int>(in[4 + i]);
-      out[i] = d * static_cast<float>(q & 15) + m;
-      out[i + kBlock / 2] = d * static_cast<float>(q >> 4) + m;
-    }
-  }
-}
+struct TypeEntry {
+  GgmlType type;
+  GgmlLayout layout;
+  void (*decode)(const std::byte* in, float* out, size_t blocks);
+};
 
-void dequantize_q8_0(const std::byte* in, float* out, size_t blocks) {
-  for (size_t b = 0; b < blocks; ++b, in += 34, out += kBlock) {
-    const float d = load_half(in);
-    for (size_t i = 0; i < kBlock; ++i) {
-      out[i] = static_cast<float>(static_cast<int8_t>(std::to_integer<uint8_t>(in[2 + i]))) * d;
-    }
-  }
+constexpr TypeEntry kTypes[] = {
+    {GgmlType::f32, {"F32", 1, 4}, copy_f32},
+    {GgmlType::f16, {"F16", 1, 2}, widen_f16},
+    {GgmlType::bf16, {"BF16", 1, 2}, widen_bf16},
+    {GgmlType::q4_0, {"Q4_0", 32, 18}, gguf_blocks::dequantize_q4_0},
+    {GgmlType::q4_1, {"Q4_1", 32, 20}, gguf_blocks::dequantize_q4_1},
+    {GgmlType::q5_0, {"Q5_0", 32, 22}, gguf_blocks::dequantize_q5_0},
+    {GgmlType::q5_1, {"Q5_1", 32, 24}, gguf_blocks::dequantize_q5_1},
+    {GgmlType::q8_0, {"Q8_0", 32, 34}, gguf_blocks::dequantize_q8_0},
+    {GgmlType::q2_k, {"Q2_K", 256, 84}, gguf_blocks::dequantize_q2_k},
+    {GgmlType::q3_k, {"Q3_K", 256, 110}, gguf_blocks::dequantize_q3_k},
+    {GgmlType::q4_k, {"Q4_K", 256, 144}, gguf_blocks::dequantize_q4_k},
+    {GgmlType::q5_k, {"Q5_K", 256, 176}, gguf_blocks::dequantize_q5_k},
+    {GgmlType::q6_k, {"Q6_K", 256, 210}, gguf_blocks::dequantize_q6_k},
+    {GgmlType::iq4_nl, {"IQ4_NL", 32, 18}, gguf_blocks::dequantize_iq4_nl},
+    {GgmlType::iq4_xs, {"IQ4_XS", 256, 136}, gguf_blocks::dequantize_iq4_xs},
+    {GgmlType::tq1_0, {"TQ1_0", 256, 54}, gguf_blocks::dequantize_tq1_0},
+    {GgmlType::tq2_0, {"TQ2_0", 256, 66}, gguf_blocks::dequantize_tq2_0},
+    {GgmlType::mxfp4, {"MXFP4", 32, 17}, gguf_blocks::dequantize_mxfp4},
+};
+
+const TypeEntry* find_type(uint32_t type) {
+  const auto* it = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const TypeEntry& entry) {
+    return static_cast<uint32_t>(entry.type) == type;
+  });
+  return it == std::end(kTypes) ? nullptr : it;
 }
 
 }  // namespace
 
 std::optional<GgmlLayout> find_ggml_layout(uint32_t type) {
-  switch (static_cast<GgmlType>(type)) {
-    case GgmlType::f32:
-      return GgmlLayout{"F32", 1, 4};
-    case GgmlType::f16:
-      return GgmlLayout{"F16", 1, 2};
-    case GgmlType::bf16:
-      return GgmlLayout{"BF16", 1, 2};
-    case GgmlType::q4_0:
-      return GgmlLayout{"Q4_0", kBlock, 18};
-    case GgmlType::q4_1:
-      return GgmlLayout{"Q4_1", kBlock, 20};
-    case GgmlType::q8_0:
-      return GgmlLayout{"Q8_0", kBlock, 34};
-  }
-  return std::nullopt;
+  const TypeEntry* entry = find_type(type);
+  return entry == nullptr ? std::nullopt : std::optional(entry->layout);
 }
 
 GgmlLayout layout_of(GgmlType type) {
@@ -81,14 +71,24 @@ GgmlLayout layout_of(GgmlType type) {
 }
 
 std::string ggml_type_name(uint32_t type) {
-  static constexpr std::array<const char*, 40> kNames = {
-      "F32",      "F16",      "Q4_0",    "Q4_1",  "Q4_2",       "Q4_3",       "Q5_0",       "Q5_1",
-      "Q8_0",     "Q8_1",     "Q2_K",    "Q3_K",  "Q4_K",       "Q5_K",       "Q6_K",       "Q8_K",
-      "IQ2_XXS",  "IQ2_XS",   "IQ3_XXS", "IQ1_S", "IQ4_NL",     "IQ3_S",      "IQ2_S",      "IQ4_XS",
-      "I8",       "I16",      "I32",     "I64",   "F64",        "IQ1_M",      "BF16",       "Q4_0_4_4",
-      "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",   "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4"};
+  static constexpr std::array<const char*, 42> kNames = {
+      "F32",   "F16",        "Q4_0",       "Q4_1",       "Q4_2",     "Q4_3",     "Q5_0",
+      "Q5_1",  "Q8_0",       "Q8_1",       "Q2_K",       "Q3_K",     "Q4_K",     "Q5_K",
+      "Q6_K",  "Q8_K",       "IQ2_XXS",    "IQ2_XS",     "IQ3_XXS",  "IQ1_S",    "IQ4_NL",
+      "IQ3_S", "IQ2_S",      "IQ4_XS",     "I8",         "I16",      "I32",      "I64",
+      "F64",   "IQ1_M",      "BF16",       "Q4_0_4_4",   "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",
+      "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4",    "NVFP4",    "Q1_0"};
   if (type < kNames.size()) return kNames[type];
   return fmt::format("type {}", type);
+}
+
+std::string ggml_type_names() {
+  std::string names;
+  for (const TypeEntry& entry : kTypes) {
+    if (!names.empty()) names += ", ";
+    names += entry.layout.name;
+  }
+  return names;
 }
 
 std::optional<DType> plain_dtype(GgmlType type) {
@@ -105,29 +105,11 @@ std::optional<DType> plain_dtype(GgmlType type) {
 }
 
 void dequantize(GgmlType type, std::span<const std::byte> in, std::span<float> out) {
-  const GgmlLayout layout = layout_of(type);
-  const size_t blocks = out.size() / layout.elements;
-  assert(out.size() % layout.elements == 0 && in.size() == blocks * layout.bytes);
-  switch (type) {
-    case GgmlType::f32:
-      if (!out.empty()) std::memcpy(out.data(), in.data(), in.size());
-      return;
-    case GgmlType::f16:
-      for (size_t i = 0; i < out.size(); ++i) out[i] = half_to_float(load_u16(in.data() + 2 * i));
-      return;
-    case GgmlType::bf16:
-      for (size_t i = 0; i < out.size(); ++i) out[i] = bfloat16_to_float(load_u16(in.data() + 2 * i));
-      return;
-    case GgmlType::q4_0:
-      dequantize_q4_0(in.data(), out.data(), blocks);
-      return;
-    case GgmlType::q4_1:
-      dequantize_q4_1(in.data(), out.data(), blocks);
-      return;
-    case GgmlType::q8_0:
-      dequantize_q8_0(in.data(), out.data(), blocks);
-      return;
-  }
+  const TypeEntry* entry = find_type(static_cast<uint32_t>(type));
+  assert(entry != nullptr && out.size() % entry->layout.elements == 0);
+  const size_t blocks = out.size() / entry->layout.elements;
+  assert(in.size() == blocks * entry->layout.bytes);
+  entry->decode(in.data(), out.data(), blocks);
 }
 
 }  // namespace atom

@@ -18,10 +18,14 @@ bool has(const fs::path& path) {
   return fs::exists(path, error);
 }
 
+/// Of config.json and tokenizer_config.json: they have some kilobytes, and what hostile ones may take in
+/// memory is 25 times their size.
+constexpr JsonLimits kConfigLimits{8'000'000, 64};
+
 /// A JSON document that must be there and be an object.
-nlohmann::ordered_json read_object(const fs::path& path) {
+nlohmann::ordered_json read_object(const fs::path& path, JsonLimits limits = kConfigLimits) {
   require(has(path), "{}: missing from the model directory", path.string());
-  nlohmann::ordered_json document = read_json_file(path);
+  nlohmann::ordered_json document = read_json_file(path, limits);
   require(document.is_object(), "{}: expected a JSON object, found {}", path.string(), document.type_name());
   return document;
 }
@@ -29,7 +33,7 @@ nlohmann::ordered_json read_object(const fs::path& path) {
 /// What runs on text needs a tokenizer; what does not (random models, measurements of speed) can do without.
 std::optional<nlohmann::ordered_json> read_tokenizer(const fs::path& directory) {
   const fs::path path = directory / kTokenizerFile;
-  return has(path) ? std::optional(read_object(path)) : std::nullopt;
+  return has(path) ? std::optional(read_object(path, {})) : std::nullopt;
 }
 
 nlohmann::ordered_json read_tokenizer_config(const fs::path& directory) {
@@ -43,16 +47,6 @@ nlohmann::ordered_json read_tokenizer_config(const fs::path& directory) {
   return config;
 }
 
-fs::path tensors_of(const fs::path& directory) {
-  const fs::path single = directory / "model.safetensors";
-  const fs::path index = directory / "model.safetensors.index.json";
-  require(has(single) || !has(index),
-          "{}: sharded checkpoints are not supported yet, expected a single model.safetensors",
-          index.string());
-  require(has(single), "{}: missing from the model directory", single.string());
-  return single;
-}
-
 }  // namespace
 
 HfCheckpoint::HfCheckpoint(const fs::path& directory)
@@ -60,7 +54,7 @@ HfCheckpoint::HfCheckpoint(const fs::path& directory)
       config_(read_object(directory / "config.json")),
       tokenizer_json_(read_tokenizer(directory)),
       tokenizer_config_(read_tokenizer_config(directory)),
-      tensors_(tensors_of(directory)) {
+      tensors_(directory) {
   add_special_tokens_map(directory, tokenizer_config_);
   if (!tokenizer_json_) tokenizer_json_ = read_directory_tokenizer(directory, tokenizer_config_);
 }
@@ -70,16 +64,9 @@ const nlohmann::ordered_json& HfCheckpoint::tokenizer_json() const {
   return *tokenizer_json_;
 }
 
-std::vector<std::string> HfCheckpoint::names() const {
-  std::vector<std::string> names;
-  names.reserve(tensors_.entries().size());
-  for (const SafetensorsEntry& entry : tensors_.entries()) names.push_back(entry.name);
-  return names;
-}
-
 TensorInfo HfCheckpoint::info(const std::string& name) const {
-  const SafetensorsEntry& entry = tensors_.get(name);
-  return {std::string(name_of(entry.dtype)), entry.shape, entry.bytes.size()};
+  const SafetensorsEntry& entry = tensors_.file_of(name).get(name);
+  return {std::string(name_of(entry.dtype)), entry.shape, entry.bytes.size(), entry.dtype};
 }
 
 }  // namespace atom

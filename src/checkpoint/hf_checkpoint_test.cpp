@@ -104,13 +104,69 @@ TEST(HfCheckpoint, NamesWhatIsMissingOrMalformed) {
   expect_contains(open_error(dir.path() / "nothing"), "nothing: no such file or directory");
 }
 
-TEST(HfCheckpoint, RefusesShards) {
+/// Two files, one with b and one with a, and an index of `weight_map`.
+void write_shards(const TempDir& dir, const std::string& weight_map) {
+  dir.write("config.json", "{}");
+  for (const char* name : {"a", "b"}) {
+    SafetensorsWriter writer(dir.path() / fmt::format("{}.safetensors", name), {{name, DType::f32, {1}}});
+    const float value[] = {name[0] == 'a' ? 1.0f : 2.0f};
+    writer.write(name, std::span<const float>(value));
+    writer.finish();
+  }
+  dir.write("model.safetensors.index.json",
+            R"({"metadata": {"total_size": 8}, "weight_map": )" + weight_map + "}");
+}
+
+TEST(HfCheckpoint, ReadsShards) {
   const TempDir dir;
-  write_model(dir);
-  std::filesystem::remove(dir.path() / "model.safetensors");
-  dir.write("model.safetensors.index.json", "{}");
-  expect_contains(open_error(dir.path()),
-                  "model.safetensors.index.json: sharded checkpoints are not supported yet");
+  write_shards(dir, R"({"b": "b.safetensors", "a": "a.safetensors"})");
+  const auto checkpoint = Checkpoint::open(dir.path());
+  EXPECT_EQ(checkpoint->names(), (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(checkpoint->files().size(), 2u);
+  EXPECT_EQ(checkpoint->load("b").data<float>()[0], 2.0f);
+  float a = 0;
+  checkpoint->read_float("a", {&a, 1});
+  EXPECT_EQ(a, 1.0f);
+  EXPECT_EQ(checkpoint->info("b").bytes, 4u);
+  EXPECT_THROW(checkpoint->load("c"), Error);
+}
+
+TEST(HfCheckpoint, NamesWhatIsWrongWithShards) {
+  const auto error_of = [](const std::string& weight_map) {
+    const TempDir dir;
+    write_shards(dir, weight_map);
+    return open_error(dir.path());
+  };
+  const std::string good = R"("a": "a.safetensors", "b": "b.safetensors")";
+  EXPECT_EQ(error_of("{" + good + "}"), "no error");
+  expect_contains(error_of("{" + good + R"(, "c": "c.safetensors"})"),
+                  "c.safetensors: missing from the model");
+  expect_contains(error_of("{" + good + R"(, "c": "a.safetensors"})"),
+                  "a.safetensors: tensor \"c\" is missing");
+  expect_contains(error_of(R"({"a": "a.safetensors", "b": "a.safetensors"})"),
+                  "a.safetensors: tensor \"b\" is missing");
+  expect_contains(error_of(R"({"a": "b.safetensors", "b": "a.safetensors"})"),
+                  "b.safetensors: tensor \"a\" is missing");
+  for (const char* name : {"../a.safetensors", "/a.safetensors", "x/a.safetensors", "..", "", "a.bin",
+                           ".safetensors", "a\\u0000.safetensors", "x\\\\a.safetensors"}) {
+    expect_contains(error_of("{" + good + R"(, "c": ")" + name + "\"}"),
+                    "model.safetensors.index.json: weight_map: tensor \"c\": expected the name of a");
+  }
+  expect_contains(error_of(R"({"a": 7})"), "tensor \"a\": expected the name of a file, found number");
+  for (const char* map : {"{}", "[]", "7"}) expect_contains(error_of(map), "weight_map: expected an object");
+  const TempDir dir;
+  write_shards(dir, "{" + good + "}");
+  std::filesystem::copy_file(dir.path() / "a.safetensors", dir.path() / "c.safetensors");
+  dir.write("model.safetensors.index.json",
+            R"({"weight_map": {"a": "a.safetensors", "b": "b.safetensors", "c": "c.safetensors"}})");
+  expect_contains(open_error(dir.path()), "c.safetensors: tensor \"a\" is in ");
+  SafetensorsWriter writer(dir.path() / "c.safetensors",
+                           {{"c", DType::f32, {1}}, {"extra", DType::f32, {1}}});
+  const float value[] = {1.0f};
+  writer.write("c", std::span<const float>(value));
+  writer.write("extra", std::span<const float>(value));
+  writer.finish();
+  expect_contains(open_error(dir.path()), "c.safetensors: tensor \"extra\" is not in the weight_map of ");
 }
 
 }  // namespace

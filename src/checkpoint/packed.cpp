@@ -134,8 +134,9 @@ Json QuantizationConfig::to_json() const {
 QuantizationConfig QuantizationConfig::from_json(const Json& json, const std::string& source) {
   FieldReader reader(json, source + ": quantization_config");
   const std::string method = reader.text("quant_method");
-  require(method == "atom", "{}: quantization_config.quant_method: expected \"atom\", found \"{}\"", source,
-          printable(method));
+  require(method == "atom",
+          "{}: quantization_config.quant_method: expected \"atom\", \"gptq\" or \"awq\", found \"{}\"",
+          source, printable(method));
   const auto version = reader.integer("version", 0, INT32_MAX);
   require(version >= 1 && version <= kPackedVersion,
           "{}: quantization_config.version: expected 1 to {}, found {}", source, kPackedVersion, version);

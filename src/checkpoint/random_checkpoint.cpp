@@ -137,7 +137,7 @@ TensorInfo RandomCheckpoint::info(const std::string& name) const {
   const Entry& entry = find(name);
   uint64_t bytes = sizeof(uint16_t);
   for (const int64_t size : entry.shape) bytes *= static_cast<uint64_t>(size);
-  return {"F16", entry.shape, bytes};
+  return {"F16", entry.shape, bytes, DType::f16};
 }
 
 Tensor RandomCheckpoint::load(const std::string& name) const {

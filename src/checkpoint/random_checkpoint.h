@@ -28,6 +28,7 @@ class RandomCheckpoint : public Checkpoint {
   static std::vector<std::string> shapes();
 
   std::string format() const override { return "random"; }
+  std::vector<std::filesystem::path> files() const override { return {}; }
   const nlohmann::ordered_json& config() const override { return config_; }
   std::vector<std::string> names() const override;
   bool contains(const std::string& name) const override { return index_.count(name) != 0; }

@@ -33,6 +33,8 @@ class SafetensorsFile {
   /// Reads from memory that somebody else keeps; `name` is for errors.
   SafetensorsFile(std::span<const std::byte> bytes, std::string name);
 
+  /// The path, or what was given for errors.
+  const std::string& name() const { return name_; }
   /// In the order of their bytes.
   const std::vector<SafetensorsEntry>& entries() const { return entries_; }
   /// The header's "__metadata__".

@@ -32,8 +32,8 @@ std::vector<const char*> vector_levels(AttentionBatch& batch) {
 }
 
 std::string describe(const AttentionShape& shape) {
-  return fmt::format("{} head_dim {} kv_heads {} group {} block {}", name_of(shape.format), shape.head_dim,
-                     shape.n_kv_heads, shape.group, shape.block_size);
+  return fmt::format("{} head_dim {} kv_heads {} group {} block {} window {}", name_of(shape.format),
+                     shape.head_dim, shape.n_kv_heads, shape.group, shape.block_size, shape.window);
 }
 
 /// Bits of `a` and `b` are the same.
@@ -72,11 +72,14 @@ std::vector<double> read_row(const KvLayerView& view, const std::byte* data, con
   return out;
 }
 
+/// Over keys [first, end).
 void naive_row(const float* q, const std::vector<std::vector<double>>& keys,
-               const std::vector<std::vector<double>>& values, int64_t visible, double scale, double* out) {
+               const std::vector<std::vector<double>>& values, int64_t first, int64_t end, double scale,
+               double* out) {
   const size_t head_dim = keys[0].size();
+  const auto begin = static_cast<size_t>(first);
   std::vector<double> scores;
-  for (size_t t = 0; t < static_cast<size_t>(visible); ++t) {
+  for (size_t t = begin; t < static_cast<size_t>(end); ++t) {
     double score = 0;
     for (size_t d = 0; d < head_dim; ++d) score += static_cast<double>(q[d]) * keys[t][d];
     scores.push_back(score * scale);
@@ -86,7 +89,7 @@ void naive_row(const float* q, const std::vector<std::vector<double>>& keys,
   for (double& s : scores) sum += s = std::exp(s - maximum);
   for (size_t d = 0; d < head_dim; ++d) {
     out[d] = 0;
-    for (size_t t = 0; t < scores.size(); ++t) out[d] += scores[t] / sum * values[t][d];
+    for (size_t t = 0; t < scores.size(); ++t) out[d] += scores[t] / sum * values[begin + t][d];
   }
 }
 
@@ -108,7 +111,8 @@ std::vector<double> naive(AttentionBatch& batch) {
       for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
         for (int64_t r = 0; r < span.n_rows; ++r) {
           const int64_t visible = span.context - span.n_rows + r + 1;
-          naive_row(op.q.row(span.first_row + r) + h * view.head_dim, keys, values, visible,
+          const int64_t first = op.window > 0 ? std::max<int64_t>(visible - op.window, 0) : 0;
+          naive_row(op.q.row(span.first_row + r) + h * view.head_dim, keys, values, first, visible,
                     static_cast<double>(op.scale),
                     out.data() + (span.first_row + r) * op.q.cols + h * view.head_dim);
         }
@@ -207,11 +211,35 @@ TEST(Attention, SegmentBoundaries) {
   }
 }
 
+/// Windows on both sides of the sizes of tiles, segments and blocks of rows; some keys, whole tiles and whole
+/// segments are before them.
+TEST(Attention, Windows) {
+  ThreadPool pool(3);
+  for (const KvFormat format : kFormats) {
+    for (const int64_t window : {1, 15, 64, 65, 130, 513}) {
+      const AttentionShape shape{format, 16, 1, 3, 16, 1.0f, window};
+      AttentionBatch batch(shape, {1, window, 330, 1100, 1400}, {1, 1, 330, 3, 1});
+      check(batch, 2e-5, &pool);
+    }
+  }
+}
+
+TEST(Attention, WindowOfTheContextIsNone) {
+  const std::vector<int64_t> contexts{600, 33};
+  AttentionBatch whole({KvFormat::int4, 64, 2, 3, 16}, contexts, {40, 33});
+  AttentionBatch windowed({KvFormat::int4, 64, 2, 3, 16, 1.0f, 600}, contexts, {40, 33});
+  const DeviceContext device{nullptr, detect_cpu_isa()};
+  for (const auto& implementation : implementations<Attention>()) {
+    if (!implementation.supports(device, whole.op())) continue;
+    EXPECT_TRUE(same_bits(whole.run(implementation.name, device), windowed.run(implementation.name, device)));
+  }
+}
+
 /// Rows of `whole`, prefilled at once, equal those of every chunking, at every level.
 TEST(Attention, ChunkingChangesNothing) {
   Random random(7);
   for (const KvFormat format : kFormats) {
-    const AttentionShape shape{format, 64, 2, 3, 16};
+    const AttentionShape shape{format, 64, 2, 3, 16, 1.0f, format == KvFormat::f16 ? 200 : 0};
     constexpr int64_t kTokens = 700;
     AttentionBatch whole(shape, {kTokens}, {kTokens});
     for (const char* level : vector_levels(whole)) {

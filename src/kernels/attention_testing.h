@@ -23,6 +23,8 @@ struct AttentionShape {
   int64_t block_size = 16;
   /// Magnitude of queries.
   float q_scale = 1.0f;
+  /// Keys that a row sees at most; 0: all.
+  int64_t window = 0;
 };
 
 class AttentionBatch {
@@ -41,8 +43,10 @@ class AttentionBatch {
 
   Attention op() {
     const int64_t n_heads = shape_.n_kv_heads * shape_.group;
-    return {q_.view(),  spans_, view_, n_heads, 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
-            out_.view()};
+    Attention op{q_.view(),  spans_, view_, n_heads, 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
+                 out_.view()};
+    op.window = shape_.window;
+    return op;
   }
 
   /// Runs the implementation called `name` on `device` and returns its output.

@@ -86,6 +86,16 @@ std::span<const Implementation<SiluMulQuantize>> implementations() {
 }
 
 template <>
+std::span<const Implementation<AddBias>> implementations() {
+  return kRowTable<AddBias, cpu::add_bias, reference::add_bias>;
+}
+
+template <>
+std::span<const Implementation<HeadNorm>> implementations() {
+  return kRowTable<HeadNorm, cpu::head_norm, reference::head_norm>;
+}
+
+template <>
 std::span<const Implementation<LogSumExp>> implementations() {
   return kRowTable<LogSumExp, cpu::log_sum_exp, reference::log_sum_exp>;
 }

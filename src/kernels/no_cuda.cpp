@@ -87,6 +87,14 @@ std::span<const Implementation<PickColumns>> cuda_implementations() {
   return {};
 }
 template <>
+std::span<const Implementation<AddBias>> cuda_implementations() {
+  return {};
+}
+template <>
+std::span<const Implementation<HeadNorm>> cuda_implementations() {
+  return {};
+}
+template <>
 std::span<const Implementation<LinearFloat>> cuda_implementations() {
   return {};
 }

@@ -129,6 +129,22 @@ struct RandomFill {
   float quantum = 0.0f;
 };
 
+/// x[t, i] += bias[i]. x [tokens, n]; bias [n]. Apart from the matrix product before it, so that quantized
+/// kernels need not know of it.
+struct AddBias {
+  MatrixView<float> x;
+  const float* bias;
+};
+
+/// RmsNorm of every head by itself, in place. x [tokens, heads * head_dim]; weight [head_dim], the same for
+/// all heads.
+struct HeadNorm {
+  MatrixView<float> x;
+  int64_t head_dim;
+  const float* weight;
+  float eps;
+};
+
 /// y[m, n] = sum_k x[m, k] * w[n, k] (+ y where `accumulate`). w [n, k] row-major in f32, f16 or bf16.
 struct LinearFloat {
   FloatInput x;
@@ -190,8 +206,10 @@ struct SequenceSpan {
 
 /// Causal attention of every row over its sequence's cached keys and values; prefill chunks and decode rows
 /// may be mixed. q, out [tokens, n_heads * head_dim]; query head h uses KV head h / (n_heads / n_kv_heads).
-/// Scores are scaled by `scale`. max_rows and max_context bound n_rows and context of all sequences; only
-/// devices that cannot read `sequences` on the host need them. Sequences with rows have at least min_rows.
+/// Scores are scaled by `scale`. A row at position p sees the keys of positions 0..p, or, with a `window`
+/// that is not 0, the last `window` of these: p - window + 1..p. max_rows and max_context bound n_rows and
+/// context of all sequences; only devices that cannot read `sequences` on the host need them. Sequences with
+/// rows have at least min_rows.
 struct Attention {
   MatrixView<const float> q;
   std::span<const SequenceSpan> sequences;
@@ -202,6 +220,7 @@ struct Attention {
   int64_t max_rows = 0;
   int64_t max_context = 0;
   int64_t min_rows = 0;
+  int64_t window = 0;
 };
 
 /// One implementation of an op.
@@ -288,6 +307,10 @@ std::span<const Implementation<TopColumns>> implementations();
 template <>
 std::span<const Implementation<RandomFill>> implementations();
 template <>
+std::span<const Implementation<AddBias>> implementations();
+template <>
+std::span<const Implementation<HeadNorm>> implementations();
+template <>
 std::span<const Implementation<LinearFloat>> implementations();
 template <>
 std::span<const Implementation<LinearLowBit>> implementations();
@@ -321,6 +344,10 @@ template <>
 std::span<const Implementation<TopColumns>> cuda_implementations();
 template <>
 std::span<const Implementation<RandomFill>> cuda_implementations();
+template <>
+std::span<const Implementation<AddBias>> cuda_implementations();
+template <>
+std::span<const Implementation<HeadNorm>> cuda_implementations();
 template <>
 std::span<const Implementation<LinearFloat>> cuda_implementations();
 template <>

@@ -67,29 +67,6 @@ Batch PlacedBatch::place(const Batch& batch, int64_t block_size, int64_t rows, i
   return placed;
 }
 
-void RopeTable::grow(int64_t needed, const ModelConfig& config, Memory* memory) {
-  if (needed <= positions) return;
-  // By doubling, so that an answer of any length costs a few tables, and never more than twice what it uses.
-  constexpr int64_t kFirst = 512;
-  const int64_t grown = std::max(needed, std::min(std::max(2 * positions, kFirst), config.max_positions));
-  const int64_t half = config.head_dim / 2;
-  Buffer<float> host_cos(static_cast<size_t>(grown * half));
-  Buffer<float> host_sin(static_cast<size_t>(grown * half));
-  for (int64_t i = 0; i < half; ++i) {
-    const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim);
-    // Rounded to float as the reference implementations have it: the angle is the float product.
-    const auto frequency = static_cast<float>(std::pow(static_cast<double>(config.rope_theta), exponent));
-    for (int64_t p = 0; p < grown; ++p) {
-      const float angle = static_cast<float>(p) * frequency;
-      host_cos[p * half + i] = static_cast<float>(std::cos(static_cast<double>(angle)));
-      host_sin[p * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
-    }
-  }
-  cos = memory == nullptr ? std::move(host_cos) : Buffer<float>::copy_of(host_cos.span(), memory);
-  sin = memory == nullptr ? std::move(host_sin) : Buffer<float>::copy_of(host_sin.span(), memory);
-  positions = grown;
-}
-
 std::vector<int64_t> Workspace::addresses() const {
   std::vector<int64_t> addresses;
   const auto add = [&](const void* data) { addresses.push_back(reinterpret_cast<int64_t>(data)); };
@@ -124,6 +101,11 @@ void norm_linear(const StepContext& step, MatrixView<const float> x, const Buffe
   }
 }
 
+void DecoderLayer::add_bias(const StepContext& step, LayerInput input, MatrixView<float> y) const {
+  const Buffer<float>& bias = biases[static_cast<size_t>(input)];
+  if (!bias.empty()) run(*step.device, AddBias{y, bias.data()});
+}
+
 void DecoderLayer::forward(const StepContext& step, const Batch& batch, const KvLayerView& cache,
                            MatrixView<float> hidden) const {
   add_attention(step, attend(step, batch, cache, hidden), hidden);
@@ -136,16 +118,23 @@ MatrixView<const float> DecoderLayer::attend(const StepContext& step, const Batc
   const int64_t rows = hidden.rows;
   const MatrixView<float> qkv = step.workspace->qkv(rows, config.qkv_size());
   norm_linear(step, hidden, attention_norm, linear(LayerInput::qkv), qkv);
+  add_bias(step, LayerInput::qkv, qkv);
   const int64_t v_begin = config.q_size() + config.kv_size();
   const MatrixView<float> q = qkv.col_range(0, config.q_size());
   const MatrixView<float> k = qkv.col_range(config.q_size(), v_begin);
   const MatrixView<float> v = qkv.col_range(v_begin, config.qkv_size());
+  if (!q_norm.empty()) {
+    run(*step.device, HeadNorm{q, config.head_dim, q_norm.data(), config.rms_norm_eps});
+    run(*step.device, HeadNorm{k, config.head_dim, k_norm.data(), config.rms_norm_eps});
+  }
   run(*step.device, RopeAppend{q, k, v, batch.positions, batch.slots, step.rope->cos.data(),
                                step.rope->sin.data(), step.rotate_keys, cache});
   const MatrixView<float> out = step.workspace->attention(rows, config.q_size());
   const float scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
+  // Kernels that know no window do as well where none of the contexts is longer.
+  const int64_t seen = window < batch.max_context ? window : 0;
   run(*step.device, Attention{q, batch.sequences, cache, config.n_heads, scale, out, batch.max_rows,
-                              batch.max_context, batch.min_rows});
+                              batch.max_context, batch.min_rows, seen});
   return out;
 }
 
@@ -160,11 +149,13 @@ void DecoderLayer::add_attention(const StepContext& step, MatrixView<const float
   } else {
     o.forward(*step.device, {attended, nullptr}, hidden, true);
   }
+  add_bias(step, LayerInput::o, hidden);
 }
 
 MatrixView<const float> DecoderLayer::gate_up(const StepContext& step, MatrixView<const float> hidden) const {
   const MatrixView<float> out = step.workspace->gate_up(hidden.rows, 2 * step.config->intermediate);
   norm_linear(step, hidden, mlp_norm, linear(LayerInput::gate_up), out);
+  add_bias(step, LayerInput::gate_up, out);
   return out;
 }
 
@@ -182,6 +173,7 @@ void DecoderLayer::add_mlp(const StepContext& step, MatrixView<const float> gate
     run(*step.device, SiluMul{gate_up, inner});
     down.forward(*step.device, {inner, nullptr}, hidden, true);
   }
+  add_bias(step, LayerInput::down, hidden);
 }
 
 }  // namespace atom

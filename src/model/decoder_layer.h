@@ -9,6 +9,7 @@
 #include "kernels/ops.h"
 #include "model/config.h"
 #include "model/linear.h"
+#include "model/rope_table.h"
 
 namespace atom {
 
@@ -41,16 +42,6 @@ class PlacedBatch {
   const DeviceContext* device_;
   std::vector<std::byte> staging_;
   Buffer<std::byte> bytes_;
-};
-
-/// cos and sin of positions [0, positions), [positions, head_dim / 2].
-struct RopeTable {
-  Buffer<float> cos;
-  Buffer<float> sin;
-  int64_t positions = 0;
-
-  /// Makes the table at least `needed` positions long, of at most config.max_positions, in `memory`.
-  void grow(int64_t needed, const ModelConfig& config, Memory* memory = nullptr);
 };
 
 /// Activations of a step, in the device's memory. Reused from step to step; memory only grows.
@@ -105,16 +96,23 @@ class DecoderLayer {
  public:
   Buffer<float> attention_norm;  // [hidden]
   Buffer<float> mlp_norm;        // [hidden]
+  /// Of every head of q and k, before RoPE, [head_dim]; empty in families without them.
+  Buffer<float> q_norm;
+  Buffer<float> k_norm;
+  /// Tokens that a token sees; 0: all before it.
+  int64_t window = 0;
   /// Indexed by LayerInput: qkv [q + 2 kv, hidden], o [hidden, q], gate_up [2 * intermediate, hidden], down.
   std::array<std::unique_ptr<Linear>, 4> linears;
+  /// What is added to their outputs, indexed alike, [out]; empty where there is none.
+  std::array<Buffer<float>, 4> biases;
 
   Linear& linear(LayerInput input) const { return *linears[static_cast<size_t>(input)]; }
 
   void forward(const StepContext& step, const Batch& batch, const KvLayerView& cache,
                MatrixView<float> hidden) const;
 
-  /// Norm, qkv, RoPE and append, attention. Returns the attention's output [tokens, n_heads * head_dim], in
-  /// the workspace.
+  /// Norm, qkv, norms of heads, RoPE and append, attention. Returns the attention's output [tokens, n_heads *
+  /// head_dim], in the workspace.
   MatrixView<const float> attend(const StepContext& step, const Batch& batch, const KvLayerView& cache,
                                  MatrixView<const float> hidden) const;
   /// hidden += o(attended).
@@ -124,6 +122,9 @@ class DecoderLayer {
   MatrixView<const float> gate_up(const StepContext& step, MatrixView<const float> hidden) const;
   /// hidden += down(silu(gate) * up).
   void add_mlp(const StepContext& step, MatrixView<const float> gate_up, MatrixView<float> hidden) const;
+
+ private:
+  void add_bias(const StepContext& step, LayerInput input, MatrixView<float> y) const;
 };
 
 /// x normalized (by `weight`) for `linear`, in the form that it asks for; then y = linear(...).

@@ -29,7 +29,7 @@ class FloatLinear final : public Linear {
     const FloatInput x(nullptr, input_type(device), 1, in_features());
     info.kernel = select(device, op(x, {nullptr, 1, out_features()}, false)).name;
     info.weights = weight_.elements();
-    info.bytes = static_cast<int64_t>(weight_.bytes.size());
+    info.bytes = weight_.elements() * static_cast<int64_t>(size_of(weight_.dtype));
     return info;
   }
 

@@ -20,12 +20,6 @@ std::unique_ptr<Linear> load_float(WeightReader& reader, const ModelConfig& conf
   return make_float_linear(to_memory(reader.stacked(names, shape.rows, shape.cols), device.memory));
 }
 
-Buffer<float> load_vector(WeightReader& reader, const std::string& name, int64_t size,
-                          const DeviceContext& device) {
-  Buffer<float> values = reader.vector(name, size);
-  return device.memory == nullptr ? std::move(values) : Buffer<float>::copy_of(values.span(), device.memory);
-}
-
 /// Rows of a decode step are rounded up to one of these, so that few steps are recorded.
 int64_t row_bucket(int64_t rows) {
   if (rows <= 8) return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
@@ -133,6 +127,15 @@ ActivationSpec lm_head_activation_spec(int64_t hidden) {
 }
 
 std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, const DeviceContext& device) {
+  return load(checkpoint, device, false);
+}
+
+std::unique_ptr<Model> Model::outline(const Checkpoint& checkpoint, const DeviceContext& device) {
+  return load(checkpoint, device, true);
+}
+
+std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, const DeviceContext& device,
+                                   bool shapes_only) {
   const std::string source = checkpoint.path().string();
   std::unique_ptr<Model> model(new Model());
   model->device_ = &device;
@@ -145,16 +148,13 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, const DeviceCon
   const auto& quantization = model->quantization_;
   model->check_quantization(source);
 
-  WeightReader reader(checkpoint);
+  WeightReader reader(checkpoint, shapes_only);
   model->embedding_ =
       to_memory(reader.floats("model.embed_tokens.weight", {config.vocab, config.hidden}), device.memory);
-  model->final_norm_ = load_vector(reader, "model.norm.weight", config.hidden, device);
+  model->final_norm_ = reader.vector("model.norm.weight", config.hidden, device.memory);
   for (int64_t i = 0; i < config.n_layers; ++i) {
     DecoderLayer layer;
-    layer.attention_norm =
-        load_vector(reader, layer_prefix(i) + "input_layernorm.weight", config.hidden, device);
-    layer.mlp_norm =
-        load_vector(reader, layer_prefix(i) + "post_attention_layernorm.weight", config.hidden, device);
+    read_layer_vectors(reader, config, device, i, layer);
     for (const LayerInput input : kLayerInputs) {
       layer.linears[static_cast<size_t>(input)] =
           quantization ? load_packed(reader, config, *quantization, device, i, input)
@@ -246,11 +246,11 @@ std::vector<std::pair<std::string, LinearInfo>> Model::linear_infos() const {
 }
 
 int64_t Model::weight_bytes() const {
-  auto bytes = static_cast<int64_t>(embedding_.bytes.size());
+  int64_t bytes = embedding_.elements() * static_cast<int64_t>(size_of(embedding_.dtype));
   for (const auto& [name, info] : linear_infos()) {
     if (name != "lm_head" || !lm_head_shares_embedding_) bytes += info.bytes;
   }
-  return bytes + static_cast<int64_t>(sizeof(float)) * config_.hidden * (2 * config_.n_layers + 1);
+  return bytes + static_cast<int64_t>(sizeof(float)) * vector_elements();
 }
 
 int64_t Model::weight_count() const {
@@ -258,7 +258,18 @@ int64_t Model::weight_count() const {
   for (const auto& [name, info] : linear_infos()) {
     if (name != "lm_head" || !lm_head_shares_embedding_) count += info.weights;
   }
-  return count + config_.hidden * (2 * config_.n_layers + 1);
+  return count + vector_elements();
+}
+
+int64_t Model::vector_elements() const {
+  auto count = static_cast<int64_t>(final_norm_.size());
+  for (const DecoderLayer& layer : layers_) {
+    for (const auto* norm : {&layer.attention_norm, &layer.mlp_norm, &layer.q_norm, &layer.k_norm}) {
+      count += static_cast<int64_t>(norm->size());
+    }
+    for (const auto& bias : layer.biases) count += static_cast<int64_t>(bias.size());
+  }
+  return count;
 }
 
 }  // namespace atom

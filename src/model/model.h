@@ -19,7 +19,8 @@ ActivationSpec activation_spec_of(const QuantizationConfig& quantization, int64_
 /// How the input of an 8-bit lm_head is quantized: every channel INT8, one scale per token.
 ActivationSpec lm_head_activation_spec(int64_t hidden);
 
-/// A decoder-only language model of the Llama family, at any precision of its linear layers.
+/// A decoder-only language model of one of the families of ModelConfig, at any precision of its linear
+/// layers.
 ///
 /// Immutable once loaded: threads may share it, each with a Workspace of its own.
 class Model {
@@ -27,6 +28,10 @@ class Model {
   /// Loads every tensor. Throws Error naming file and tensor for what is missing, superfluous (packed
   /// checkpoints), of the wrong shape or type, or not finite. `device` must outlive the model.
   static std::unique_ptr<Model> load(const Checkpoint& checkpoint, const DeviceContext& device);
+
+  /// The same without the values of what is in full precision: a model to ask about, not to run. In a moment,
+  /// however large the checkpoint, unless it is a packed one.
+  static std::unique_ptr<Model> outline(const Checkpoint& checkpoint, const DeviceContext& device);
 
   /// A model of random weights, made in the device's memory: for measuring. `quantization` none: FP16; its
   /// calibration is not looked at. Throws Error where the shape does not fit its groups.
@@ -52,14 +57,18 @@ class Model {
 
   /// What `atom inspect` lists: "model.layers.0.qkv", ..., "lm_head".
   std::vector<std::pair<std::string, LinearInfo>> linear_infos() const;
-  /// Bytes of the weights as stored canonically: linear layers, embedding, norms. A tied embedding counts
-  /// once.
+  /// Bytes of the weights as stored canonically: linear layers, embedding, norms, biases. A tied embedding
+  /// counts once.
   int64_t weight_bytes() const;
   /// Weights of all these, a tied embedding counted once.
   int64_t weight_count() const;
 
  private:
   Model() = default;
+  static std::unique_ptr<Model> load(const Checkpoint& checkpoint, const DeviceContext& device,
+                                     bool shapes_only);
+  /// Of norms and biases.
+  int64_t vector_elements() const;
   /// Throws Error where `quantization_` asks for what the shape does not allow.
   void check_quantization(const std::string& source) const;
 

@@ -22,6 +22,10 @@ class RandomWeights {
     return random_buffer<float>(*device_, size, DType::f32, 0.1f, 1.0f, seeds_.next());
   }
 
+  Buffer<float> bias(int64_t size) {
+    return random_buffer<float>(*device_, size, DType::f32, 0.1f, 0.0f, seeds_.next());
+  }
+
   Tensor tensor(int64_t rows, int64_t cols) {
     auto storage = std::make_shared<Buffer<uint16_t>>(
         random_buffer<uint16_t>(*device_, rows * cols, DType::f16, kWeightDeviation, 0, seeds_.next()));
@@ -59,6 +63,11 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config,
     DecoderLayer layer;
     layer.attention_norm = weights.norm(config.hidden);
     layer.mlp_norm = weights.norm(config.hidden);
+    if (config.head_norms) {
+      layer.q_norm = weights.norm(config.head_dim);
+      layer.k_norm = weights.norm(config.head_dim);
+    }
+    layer.window = config.window_of(i);
     for (const LayerInput input : kLayerInputs) {
       const LinearShape shape = shape_of(config, input);
       const int64_t rows = std::accumulate(shape.rows.begin(), shape.rows.end(), int64_t{0});
@@ -69,6 +78,7 @@ std::unique_ptr<Model> Model::random(const ModelConfig& config,
       } else {
         linear = make_float_linear(weights.tensor(rows, shape.cols));
       }
+      if (has_bias(config, input)) layer.biases[static_cast<size_t>(input)] = weights.bias(rows);
     }
     model->layers_.push_back(std::move(layer));
   }

@@ -18,8 +18,9 @@ TEST_P(RandomModel, EveryInstructionSetGivesTheSame) {
   ModelConfig config = small_config(64, 3, 1);
   config.hidden = 192;
   config.intermediate = 256;
-  config.n_layers = 1;
+  config.n_layers = 2;
   config.vocab = 100;
+  config = with_everything(config);
   const std::vector<float> expected = run_random_model({&pool, CpuIsa::reference}, GetParam(), config);
   const std::vector<float> found = run_random_model({&pool, detect_cpu_isa()}, GetParam(), config);
   ASSERT_EQ(expected.size(), found.size());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 #include "kernels/integer_scales.h"
@@ -81,13 +82,71 @@ LinearShape shape_of(const ModelConfig& config, LayerInput input) {
   return {};
 }
 
-Tensor WeightReader::load(const std::string& name, const std::vector<int64_t>& shape) {
+bool has_bias(const ModelConfig& config, LayerInput input) {
+  switch (input) {
+    case LayerInput::qkv:
+      return config.qkv_bias;
+    case LayerInput::o:
+      return config.o_bias;
+    case LayerInput::gate_up:
+    case LayerInput::down:
+      return config.mlp_bias;
+  }
+  return false;
+}
+
+std::vector<LayerVector> norms_of(const ModelConfig& config, int64_t layer) {
+  const std::string prefix = layer_prefix(layer);
+  std::vector<LayerVector> norms = {{prefix + "input_layernorm.weight", config.hidden},
+                                    {prefix + "post_attention_layernorm.weight", config.hidden}};
+  if (config.head_norms) {
+    norms.push_back({prefix + "self_attn.q_norm.weight", config.head_dim});
+    norms.push_back({prefix + "self_attn.k_norm.weight", config.head_dim});
+  }
+  return norms;
+}
+
+std::vector<LayerVector> biases_of(const ModelConfig& config, int64_t layer, LayerInput input) {
+  std::vector<LayerVector> biases;
+  if (!has_bias(config, input)) return biases;
+  const LinearShape shape = shape_of(config, input);
+  const auto linears = linears_of(input);
+  for (size_t i = 0; i < linears.size(); ++i) {
+    biases.push_back({layer_prefix(layer) + linears[i] + ".bias", shape.rows[i]});
+  }
+  return biases;
+}
+
+void read_layer_vectors(WeightReader& reader, const ModelConfig& config, const DeviceContext& device,
+                        int64_t layer, DecoderLayer& out) {
+  Buffer<float>* const norms[] = {&out.attention_norm, &out.mlp_norm, &out.q_norm, &out.k_norm};
+  size_t next = 0;
+  for (const LayerVector& norm : norms_of(config, layer)) {
+    *norms[next++] = reader.vector(norm.name, norm.size, device.memory);
+  }
+  for (const LayerInput input : kLayerInputs) {
+    std::vector<float> stacked;
+    for (const LayerVector& bias : biases_of(config, layer, input)) {
+      const Buffer<float> values = reader.vector(bias.name, bias.size);
+      stacked.insert(stacked.end(), values.begin(), values.end());
+    }
+    out.biases[static_cast<size_t>(input)] = Buffer<float>::copy_of(stacked, device.memory);
+  }
+  out.window = config.window_of(layer);
+}
+
+TensorInfo WeightReader::expect(const std::string& name, const std::vector<int64_t>& shape) {
   require_tensor(checkpoint_, name);
   const std::string file = checkpoint_.path().string();
-  const TensorInfo info = checkpoint_.info(name);
+  TensorInfo info = checkpoint_.info(name);
   require(info.shape == shape, "{}: tensor {}: expected shape {}, found {}", file, name, text_of(shape),
           text_of(info.shape));
   read_.insert(name);
+  return info;
+}
+
+Tensor WeightReader::load(const std::string& name, const std::vector<int64_t>& shape) {
+  expect(name, shape);
   return checkpoint_.load(name);
 }
 
@@ -99,19 +158,21 @@ Tensor WeightReader::load(const std::string& name, const std::vector<int64_t>& s
 }
 
 Tensor WeightReader::floats(const std::string& name, const std::vector<int64_t>& shape) {
-  Tensor tensor = load(name, shape);
+  const TensorInfo info = expect(name, shape);
+  Tensor tensor = shapes_only_ ? Tensor{info.dtype, shape, {}, nullptr} : checkpoint_.load(name);
   const std::string file = checkpoint_.path().string();
   require(is_float(tensor.dtype), "{}: tensor {}: expected a float type, found {}", file, name,
           name_of(tensor.dtype));
-  require(fits_half(tensor),
+  require(shapes_only_ || fits_half(tensor),
           "{}: tensor {}: has values that are NaN or infinite, or beyond the 65504 of FP16", file, name);
   return tensor;
 }
 
-Buffer<float> WeightReader::vector(const std::string& name, int64_t size) {
+Buffer<float> WeightReader::vector(const std::string& name, int64_t size, Memory* memory) {
   Buffer<float> out(static_cast<size_t>(size));
-  to_float(floats(name, {size}), out.span());
-  return out;
+  const Tensor tensor = floats(name, {size});
+  if (!shapes_only_) to_float(tensor, out.span());
+  return memory == nullptr ? std::move(out) : Buffer<float>::copy_of(out.span(), memory);
 }
 
 Tensor WeightReader::stacked(const std::vector<std::string>& names, const std::vector<int64_t>& rows,
@@ -128,6 +189,7 @@ Tensor WeightReader::stacked(const std::vector<std::string>& names, const std::v
   Tensor out;
   out.dtype = same_type ? parts[0].dtype : DType::f32;
   out.shape = {total, cols};
+  if (shapes_only_) return out;
   const size_t element = size_of(out.dtype);
   auto storage = std::make_shared<Buffer<std::byte>>(static_cast<size_t>(total * cols) * element);
   size_t at = 0;
@@ -219,10 +281,10 @@ void check_tensor_names(const Checkpoint& checkpoint, const ModelConfig& config)
   const auto layers = std::min(config.n_layers, static_cast<int64_t>(checkpoint.names().size()));
   for (int64_t i = 0; i < layers; ++i) {
     const std::string prefix = layer_prefix(i);
-    known.insert(prefix + "input_layernorm.weight");
-    known.insert(prefix + "post_attention_layernorm.weight");
+    for (const LayerVector& norm : norms_of(config, i)) known.insert(norm.name);
     for (const LayerInput input : kLayerInputs) {
       for (const std::string& linear : linears_of(input)) known.insert(prefix + linear + ".weight");
+      for (const LayerVector& bias : biases_of(config, i, input)) known.insert(bias.name);
     }
   }
   refuse_others(checkpoint, known, config.tied_embeddings);

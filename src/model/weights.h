@@ -7,6 +7,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/packed.h"
 #include "model/config.h"
+#include "model/decoder_layer.h"
 #include "model/linear.h"
 
 namespace atom {
@@ -20,18 +21,36 @@ struct LinearShape {
 
 LinearShape shape_of(const ModelConfig& config, LayerInput input);
 
+/// Whether the linear layers that read `input` have biases, one for each row.
+bool has_bias(const ModelConfig& config, LayerInput input);
+
+/// A vector of a layer that stays in full precision: its Hugging Face name, prefix included, and its size.
+struct LayerVector {
+  std::string name;
+  int64_t size;
+};
+
+/// Norms of `layer`, those of heads where the family has them.
+std::vector<LayerVector> norms_of(const ModelConfig& config, int64_t layer);
+
+/// Biases of the linear layers of `layer` that read `input`, in the order of linears_of(); empty without.
+std::vector<LayerVector> biases_of(const ModelConfig& config, int64_t layer, LayerInput input);
+
 /// Reads tensors of a checkpoint with every check that a hostile file asks for (shape, type, values that are
 /// finite and within FP16) and remembers which were read.
 class WeightReader {
  public:
-  explicit WeightReader(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+  /// `shapes_only`: what is read in full precision has no bytes (vectors: zeros), and its values are not
+  /// checked.
+  explicit WeightReader(const Checkpoint& checkpoint, bool shapes_only = false)
+      : checkpoint_(checkpoint), shapes_only_(shapes_only) {}
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
 
   /// A float tensor of this shape in its own type (block-quantized: F32). Throws Error.
   Tensor floats(const std::string& name, const std::vector<int64_t>& shape);
-  /// A float vector, converted to float.
-  Buffer<float> vector(const std::string& name, int64_t size);
+  /// A float vector, converted to float, in `memory` (null: the host's).
+  Buffer<float> vector(const std::string& name, int64_t size, Memory* memory = nullptr);
   /// Matrices with `cols` columns stacked by rows, in their common type, else F32.
   Tensor stacked(const std::vector<std::string>& names, const std::vector<int64_t>& rows, int64_t cols);
 
@@ -47,13 +66,20 @@ class WeightReader {
   void refuse_unread(bool tied_embeddings) const;
 
  private:
+  /// Checks that the tensor is there and of this shape.
+  TensorInfo expect(const std::string& name, const std::vector<int64_t>& shape);
   Tensor load(const std::string& name, const std::vector<int64_t>& shape);
   /// load() of exactly this type.
   Tensor load(const std::string& name, const std::vector<int64_t>& shape, DType dtype);
 
   const Checkpoint& checkpoint_;
+  bool shapes_only_;
   std::set<std::string> read_;
 };
+
+/// Reads all of `layer` but its linear layers into `out`: norms, biases and window; into the device's memory.
+void read_layer_vectors(WeightReader& reader, const ModelConfig& config, const DeviceContext& device,
+                        int64_t layer, DecoderLayer& out);
 
 /// Throws Error naming the first tensor that a full-precision model of this configuration does not have,
 /// or else one that it lacks; looks at names alone.

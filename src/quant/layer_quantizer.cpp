@@ -123,8 +123,7 @@ class LayerQuantizer {
         step_{source.device, source.config, source.rope, recipe.rotate_keys, &workspace_},
         cache_({1, source.config->n_kv_heads, source.config->head_dim}, kv_format(recipe), block_count(),
                kBlockSize, source.device->memory) {
-    layer_.attention_norm = norm("input_layernorm.weight");
-    layer_.mlp_norm = norm("post_attention_layernorm.weight");
+    read_layer_vectors(*source.reader, *source.config, *source.device, source.index, layer_);
   }
 
   QuantizedLayer run_all() {
@@ -186,12 +185,6 @@ class LayerQuantizer {
       most = std::max(most, blocks);
     }
     return most;
-  }
-
-  Buffer<float> norm(const std::string& name) const {
-    const Buffer<float> weight =
-        source_.reader->vector(layer_prefix(source_.index) + name, source_.config->hidden);
-    return Buffer<float>::copy_of(weight.span(), source_.device->memory);
   }
 
   MatrixView<float> rows_of(Matrix<float>& matrix, const SampleRange& range) {
@@ -265,12 +258,23 @@ class LayerQuantizer {
   void order_gate_up_rows() {
     apply_down_order(result_);
     install(LayerInput::gate_up);
+    std::vector<float> bias;
+    for (const LayerVector& part : biases_of(*source_.config, source_.index, LayerInput::gate_up)) {
+      const Buffer<float> values = source_.reader->vector(part.name, part.size);
+      for (const int32_t channel : down_order(result_)) bias.push_back(values[channel]);
+    }
+    layer_.biases[static_cast<size_t>(LayerInput::gate_up)] =
+        Buffer<float>::copy_of(bias, source_.device->memory);
+  }
+
+  static const std::vector<int32_t>& down_order(const QuantizedLayer& layer) {
+    return layer[static_cast<size_t>(LayerInput::down)].permutation;
   }
 
  public:
   /// Rows of gate and of up in the order of down's permutation.
   static void apply_down_order(QuantizedLayer& layer) {
-    const auto& order = layer[static_cast<size_t>(LayerInput::down)].permutation;
+    const auto& order = down_order(layer);
     const auto inner = static_cast<int32_t>(order.size());
     std::vector<int32_t> rows(order);
     for (const int32_t channel : order) rows.push_back(inner + channel);

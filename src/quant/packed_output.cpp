@@ -1,5 +1,6 @@
 #include "quant/packed_output.h"
 
+#include <cstring>
 #include <utility>
 
 #include "base/atomic_output.h"
@@ -12,10 +13,6 @@ namespace atom {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string norm_name(int64_t layer, const char* which) {
-  return layer_prefix(layer) + which + "_layernorm.weight";
-}
 
 Json packed_config(const Checkpoint& checkpoint, const ModelConfig& config, const Recipe& recipe,
                    const Json& calibration) {
@@ -75,8 +72,7 @@ PackedOutput::PackedOutput(const Checkpoint& checkpoint, const ModelConfig& conf
 }
 
 void PackedOutput::add_layer_items(int64_t index) {
-  add_float_item(norm_name(index, "input"), {config_.hidden});
-  add_float_item(norm_name(index, "post_attention"), {config_.hidden});
+  for (const LayerVector& norm : norms_of(config_, index)) add_float_item(norm.name, {norm.size});
   for (const LayerInput input : kLayerInputs) {
     const LinearShape shape = shape_of(config_, input);
     const PackedInputNames names(index, input);
@@ -86,6 +82,7 @@ void PackedOutput::add_layer_items(int64_t index) {
     for (size_t i = 0; i < linears.size(); ++i) {
       add_low_bit_items(layer_prefix(index) + linears[i], shape.rows[i], layout_of(config_, recipe_, input));
     }
+    for (const LayerVector& bias : biases_of(config_, index, input)) add_float_item(bias.name, {bias.size});
   }
 }
 
@@ -105,7 +102,8 @@ void PackedOutput::add_low_bit_items(const std::string& prefix, int64_t rows, co
 }
 
 void PackedOutput::add_float_item(const std::string& name, const std::vector<int64_t>& shape) {
-  // Norms are small and multiply everything: they keep their type. Matrices that were F32 become F16.
+  // Norms and biases are small, and act on everything: they keep their type. Matrices that were F32 become
+  // F16.
   const std::string type = checkpoint_.contains(name) ? checkpoint_.info(name).type : "F32";
   DType kept = type == "BF16" ? DType::bf16 : DType::f16;
   if (shape.size() == 1) kept = type == "F16" ? DType::f16 : type == "BF16" ? DType::bf16 : DType::f32;
@@ -113,8 +111,7 @@ void PackedOutput::add_float_item(const std::string& name, const std::vector<int
 }
 
 void PackedOutput::write_layer(WeightReader& reader, int64_t index, const QuantizedLayer& layer) {
-  write_floats(reader, norm_name(index, "input"), {config_.hidden});
-  write_floats(reader, norm_name(index, "post_attention"), {config_.hidden});
+  for (const LayerVector& norm : norms_of(config_, index)) write_floats(reader, norm.name, {norm.size});
   for (const LayerInput input : kLayerInputs) {
     const QuantizedInput& quantized = layer[static_cast<size_t>(input)];
     const PackedInputNames names(index, input);
@@ -126,6 +123,15 @@ void PackedOutput::write_layer(WeightReader& reader, int64_t index, const Quanti
     for (size_t i = 0; i < linears.size(); ++i) {
       write_low_bit(layer_prefix(index) + linears[i], quantized.weight, first, shape.rows[i]);
       first += shape.rows[i];
+    }
+    // The rows of gate and up are in the order of down's permutation.
+    const auto& down_order = layer[static_cast<size_t>(LayerInput::down)].permutation;
+    for (const LayerVector& bias : biases_of(config_, index, input)) {
+      if (input == LayerInput::gate_up) {
+        write_reordered(reader, bias, down_order);
+      } else {
+        write_floats(reader, bias.name, {bias.size});
+      }
     }
   }
 }
@@ -156,6 +162,18 @@ void PackedOutput::write_floats(WeightReader& reader, const std::string& name,
   Buffer<uint16_t> halves(values.size());
   for (size_t i = 0; i < values.size(); ++i) halves[i] = float_to_half(numerics::finite_half(values[i]));
   writer_->write(name, std::span<const uint16_t>(halves.span()));
+}
+
+void PackedOutput::write_reordered(WeightReader& reader, const LayerVector& vector,
+                                   const std::vector<int32_t>& order) {
+  const Tensor tensor = reader.floats(vector.name, {vector.size});
+  const size_t element = size_of(tensor.dtype);
+  Buffer<std::byte> bytes(tensor.bytes.size());
+  for (size_t i = 0; i < order.size(); ++i) {
+    std::memcpy(bytes.data() + i * element, tensor.bytes.data() + static_cast<size_t>(order[i]) * element,
+                element);
+  }
+  writer_->write(vector.name, std::span<const std::byte>(bytes.span()));
 }
 
 void PackedOutput::write_shared(WeightReader& reader, const DeviceContext& device) {

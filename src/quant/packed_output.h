@@ -35,6 +35,8 @@ class PackedOutput {
   void write_low_bit(const std::string& prefix, const LowBitStorage& storage, int64_t first_row,
                      int64_t rows);
   void write_floats(WeightReader& reader, const std::string& name, const std::vector<int64_t>& shape);
+  /// A vector whose i-th element is the order[i]-th of the original.
+  void write_reordered(WeightReader& reader, const LayerVector& vector, const std::vector<int32_t>& order);
 
   const Checkpoint& checkpoint_;
   ModelConfig config_;

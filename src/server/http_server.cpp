@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <future>
 #include <thread>
 
 #include <spdlog/spdlog.h>
@@ -148,12 +149,17 @@ class HttpServer::Impl {
     connection->start();
   }
 
+  /// Once it returns, no connection comes any more. Not for the server's own threads.
   void close_acceptor() {
-    asio::post(acceptor_.get_executor(), [this] {
+    if (threads_.empty()) return;
+    std::promise<void> closed;
+    asio::post(acceptor_.get_executor(), [&] {
       error_code ignored;
       acceptor_.close(ignored);
       pause_.cancel();
+      closed.set_value();
     });
+    closed.get_future().wait();
   }
 
   std::shared_ptr<ServerContext> context_;

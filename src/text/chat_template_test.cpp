@@ -45,15 +45,15 @@ TEST(ChatTemplate, ErrorsNameTemplateAndLine) {
       {"{{ x is nosuch }}", "line 1: no test named 'nosuch'"},
       {"a\n{{ raise_exception('roles must alternate') }}", "template: line 2: roles must alternate"},
       {"{{ x.y }}", "line 1: 'x' is undefined"},
-      {"{{ 'a'.format(1) }}", "'format'"},
+      {"{{ 'a'.encode() }}", "'encode' of 'str' objects is not supported"},
       {"{{ messages.append(1) }}", "append"},
       {"{% for i in range(3) %}", "endfor"},
       {"{{ 9223372036854775807 + 1 }}", "64 bits"},
       {"{{ 99999999999999999999 }}", "63 bits"},
       {"{{ 'a' + 1 }}", "'str' and 'int'"},
-      {"{% for i in [1] recursive %}{% endfor %}", "recursive"},
-      {"{{ f(*x) }}", "arguments by *"},
-      {"{{ ('a' | safe) ~ 'b' }}", "safe"},
+      {"{% for i in [1] %}{{ loop([2]) }}{% endfor %}", "recursive"},
+      {"{{ ('a' | safe).format(1) }}", "safe text"},
+      {"{% if true %}\n{{ 1 | nosuch }}{% endif %}", "line 2: no filter named 'nosuch'"},
   };
   for (const Case& test : cases) {
     EXPECT_NE(error_of(test.source).find(test.expected), std::string::npos)
@@ -74,6 +74,12 @@ TEST(ChatTemplate, RunawayTemplatesAreStopped) {
   for (int i = 0; i < 100'000; ++i) nots += "not ";
   std::string ifs;
   for (int i = 0; i < 10'000; ++i) ifs += "{% if 1 %}";
+  std::string names;
+  for (int i = 0; i < 40'000; ++i) names += fmt::format("{{% set a{} = 1 %}}", i);
+  const auto doubled = [](const std::string& first, const std::string& next) {
+    return "{% set ns = namespace(x=" + first + ") %}{% for i in range(60) %}{% set ns.x = " + next +
+           " %}{% endfor %}";
+  };
   const std::string cases[] = {
       "{% for a in range(99999) %}{% for b in range(99999) %}{{ b }}{% endfor %}{% endfor %}",
       "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
@@ -95,6 +101,24 @@ TEST(ChatTemplate, RunawayTemplatesAreStopped) {
       "{{ 'aaaa' | replace('', 'b' * 60000000) }}",
       "{{ range(9223372036854775807) }}",
       "{{ 2 ** 9223372036854775807 }}",
+      // Little in memory, beyond all bounds when written out, compared or hashed.
+      doubled("[1]", "[ns.x, ns.x]") + "{{ ns.x }}",
+      doubled("{'a': 1}", "{'a': ns.x, 'b': ns.x}") + "{{ ns.x | tojson(indent=4, sort_keys=true) }}",
+      doubled("(1,)", "(ns.x, ns.x)") + "{{ {ns.x: 1} }}",
+      doubled("(1,)", "(ns.x, ns.x)") + "{{ '%s' % (ns.x,) }}",
+      doubled("(1,)", "(ns.x, ns.x)") + "{{ ns.x | upper }}",
+      "{{ ([('a' * 100000)] * 3000) | string }}",
+      "{{ ('a,' * 10000000).split(',') | sort | length }}",
+      "{{ (range(99999) | list * 40) | sort | length }}",
+      "{{ '{:99999999}'.format(1) }}",
+      "{{ '%99999999s' % 1 }}",
+      "{{ 'a'.center(99999999999) }}",
+      "{% macro f(x) %}{{ x(x) }}{% endmacro %}{{ f(f) }}",
+      "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+      "{% for x in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}",
+      "{% macro f() %}{{ varargs | length }}{% endmacro %}{% for i in range(9999) %}{{ f(*range(99999)) }}{% "
+      "endfor %}",
+      names,
       "{{ " + many,
       chain + " }}",
       sum + " }}",
@@ -104,6 +128,11 @@ TEST(ChatTemplate, RunawayTemplatesAreStopped) {
   for (const std::string& source : cases) {
     EXPECT_NE(error_of(source), "") << source.substr(0, 100);
   }
+  // Searching is linear.
+  EXPECT_EQ(
+      render("{% set s = 'a' * 3000000 %}{% set p = 'a' * 1500000 + 'b' %}{{ s.find(p) }}{{ s.rfind(p) }}"
+             "{{ p in s }}{{ s.count(p) }}{{ s.split(p) | length }}{{ s.strip(p) }}"),
+      "-1-1False01");
   // These end by themselves, whatever the references among them.
   EXPECT_EQ(
       render("{% set ns = namespace() %}{% set ns.me = ns %}{% set ns.l = [ns] %}{{ ns.me.me.l|length }}"),

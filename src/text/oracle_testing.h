@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "base/testing/source_tree.h"
 #include "base/testing/temp_dir.h"
 
 namespace atom::text {
@@ -21,15 +22,10 @@ inline std::string environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-/// The folder scripts/oracles, found from where this header lies.
-inline std::filesystem::path oracle_folder() {
-  return std::filesystem::path(__FILE__).parent_path() / "../../scripts/oracles";
-}
-
 /// Runs an oracle script with the Python of ATOM_TEST_PYTHON; true when it succeeds.
 inline bool run_oracle(const std::string& script, const std::string& arguments) {
   const std::string command = fmt::format("'{}' '{}' {}", environment("ATOM_TEST_PYTHON"),
-                                          (oracle_folder() / script).string(), arguments);
+                                          (test_support::source_root() / "scripts/oracles" / script).string(), arguments);
   return std::system(command.c_str()) == 0;
 }
 

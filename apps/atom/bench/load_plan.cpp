@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kDefaultMaxTokens = 64;
 
 /// Words that vocabularies of byte-pair encodings have as one token each, with the space in front of it.
-constexpr const char* kWords[] = {
+constexpr const char* kPromptWords[] = {
     "time",   "people", "water", "house", "world", "night",  "story",  "music", "light", "river", "table",
     "paper",  "window", "green", "small", "large", "early",  "never",  "under", "above", "about", "after",
     "before", "right",  "other", "where", "there", "family", "school", "city",  "state", "power", "money",
@@ -80,7 +80,7 @@ void add_random(PlannedRequest& request, int64_t tokens, int64_t random_ids, Ran
       request.ids.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(random_ids))));
     } else {
       if (!request.text.empty()) request.text += ' ';
-      request.text += kWords[random.below(std::size(kWords))];
+      request.text += kPromptWords[random.below(std::size(kPromptWords))];
     }
   }
 }

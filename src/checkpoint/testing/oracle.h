@@ -3,10 +3,11 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "base/testing/source_tree.h"
 
 namespace atom::test_support {
 
@@ -14,11 +15,6 @@ namespace atom::test_support {
 inline std::string test_environment(const char* name) {
   const char* value = std::getenv(name);
   return value == nullptr ? "" : value;
-}
-
-/// The root of the source tree, found from this header's own place.
-inline std::filesystem::path source_root() {
-  return (std::filesystem::path(__FILE__).parent_path() / "../../..").lexically_normal();
 }
 
 /// Runs scripts/oracles/SCRIPT with the Python of ATOM_TEST_PYTHON and gives what it prints. Throws when it

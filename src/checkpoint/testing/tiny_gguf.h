@@ -162,8 +162,9 @@ inline std::string encode_values(const std::vector<float>& values, uint32_t type
   return out;
 }
 
-/// The shape of a tiny random Llama.
+/// The shape of a tiny random Llama, or of another architecture of the same tensors.
 struct TinyLlama {
+  std::string architecture = "llama";
   int64_t hidden = 64;
   int64_t intermediate = 96;
   int64_t layers = 2;
@@ -228,21 +229,22 @@ inline std::vector<TinyTensor> make_tiny_tensors(const TinyLlama& tiny) {
 /// Metadata and a byte-level tokenizer ("smollm", 8 merges, ChatML template) without tensors.
 inline GgufBuilder make_tiny_metadata(const TinyLlama& tiny) {
   const auto u32 = [](int64_t value) { return static_cast<uint32_t>(value); };
+  const auto key = [&](const char* name) { return tiny.architecture + "." + name; };
   GgufBuilder builder;
-  builder.add_string("general.architecture", "llama")
+  builder.add_string("general.architecture", tiny.architecture)
       .add_string("general.name", "tiny")
-      .add_u32("llama.block_count", u32(tiny.layers))
-      .add_u32("llama.context_length", u32(tiny.context))
-      .add_u32("llama.embedding_length", u32(tiny.hidden))
-      .add_u32("llama.feed_forward_length", u32(tiny.intermediate))
-      .add_u32("llama.attention.head_count", u32(tiny.heads))
-      .add_u32("llama.attention.head_count_kv", u32(tiny.kv_heads))
-      .add_u32("llama.attention.key_length", u32(tiny.head_size()))
-      .add_u32("llama.attention.value_length", u32(tiny.head_size()))
-      .add_u32("llama.rope.dimension_count", u32(tiny.head_size()))
-      .add_f32("llama.rope.freq_base", tiny.rope_theta)
-      .add_f32("llama.attention.layer_norm_rms_epsilon", 1e-5f)
-      .add_u32("llama.vocab_size", u32(tiny.vocab));
+      .add_u32(key("block_count"), u32(tiny.layers))
+      .add_u32(key("context_length"), u32(tiny.context))
+      .add_u32(key("embedding_length"), u32(tiny.hidden))
+      .add_u32(key("feed_forward_length"), u32(tiny.intermediate))
+      .add_u32(key("attention.head_count"), u32(tiny.heads))
+      .add_u32(key("attention.head_count_kv"), u32(tiny.kv_heads))
+      .add_u32(key("attention.key_length"), u32(tiny.head_size()))
+      .add_u32(key("attention.value_length"), u32(tiny.head_size()))
+      .add_u32(key("rope.dimension_count"), u32(tiny.head_size()))
+      .add_f32(key("rope.freq_base"), tiny.rope_theta)
+      .add_f32(key("attention.layer_norm_rms_epsilon"), 1e-5f)
+      .add_u32(key("vocab_size"), u32(tiny.vocab));
 
   std::vector<std::string> tokens = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
   std::vector<int32_t> types = {3, 3, 3};
@@ -281,14 +283,14 @@ inline GgufBuilder make_tiny_metadata(const TinyLlama& tiny) {
   return builder;
 }
 
-/// Metadata, tokenizer and tensors; rows of attn_q and attn_k go into GGUF's order.
+/// Metadata, tokenizer and tensors; rows of a Llama's attn_q and attn_k go into GGUF's order.
 inline GgufBuilder make_tiny_builder(const TinyLlama& tiny) {
   GgufBuilder builder = make_tiny_metadata(tiny);
   const auto d = static_cast<size_t>(tiny.head_size());
   for (const TinyTensor& tensor : make_tiny_tensors(tiny)) {
     const auto part = [&](const char* name) { return tensor.name.find(name) != std::string::npos; };
     std::vector<float> values = tensor.values;
-    if (part("attn_q.") || part("attn_k.")) {
+    if (tiny.architecture == "llama" && (part("attn_q.") || part("attn_k."))) {
       const auto cols = static_cast<size_t>(tensor.shape[1]);
       for (size_t row = 0; row < static_cast<size_t>(tensor.shape[0]); ++row) {
         const size_t half = row % d / (d / 2);

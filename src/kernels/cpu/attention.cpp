@@ -51,16 +51,18 @@ int64_t rows_of(const Tile& tile) {
   return tile.n_tokens * tile.group;
 }
 
-int64_t keys_of(const Tile& tile) {
-  return tile.position + tile.n_tokens;
+/// Segments [first_segment, last_segment) have keys that rows of the tile see.
+int64_t first_segment(const Tile& tile) {
+  return std::max<int64_t>(tile.position + 1 - tile.window, 0) / kAttentionSegment;
 }
 
-int64_t segments_of(const Tile& tile) {
-  return (keys_of(tile) + kAttentionSegment - 1) / kAttentionSegment;
+int64_t last_segment(const Tile& tile) {
+  return (tile.position + tile.n_tokens + kAttentionSegment - 1) / kAttentionSegment;
 }
 
 int64_t cost_of(const Tile& tile) {
-  return (rows_of(tile) + kDequantizeRows) * keys_of(tile);
+  const int64_t keys = std::min(tile.position, tile.window) + tile.n_tokens;
+  return (rows_of(tile) + kDequantizeRows) * keys;
 }
 
 /// Hands out aligned pieces of a buffer; with a null buffer it only counts.
@@ -132,6 +134,7 @@ std::vector<Tile> make_tiles(const Attention& op) {
         tile.group = group;
         tile.head_dim = cache.head_dim;
         tile.position = sequence.context - sequence.n_rows + first;
+        tile.window = op.window > 0 ? op.window : sequence.context;
         tile.scale = op.scale;
         tile.format = cache.format;
         tile.keys = cache.keys;
@@ -159,7 +162,8 @@ std::vector<Piece> make_pieces(const std::vector<Tile>& tiles, int64_t threads,
   std::vector<Piece> pieces;
   for (size_t i = 0; i < tiles.size(); ++i) {
     const int64_t cost = cost_of(tiles[i]);
-    const int64_t segments = segments_of(tiles[i]);
+    const int64_t first = first_segment(tiles[i]);
+    const int64_t segments = last_segment(tiles[i]) - first;
     const int64_t parts = threads == 1 ? 1 : std::min((cost + target - 1) / target, segments);
     if (parts == 1) {
       pieces.push_back({i, cost});
@@ -170,7 +174,8 @@ std::vector<Piece> make_pieces(const std::vector<Tile>& tiles, int64_t threads,
     split->states.resize(static_cast<size_t>(segments));
     split->unfinished = parts;
     for (int64_t part = 0; part < parts; ++part) {
-      pieces.push_back({i, cost / parts, split, segments * part / parts, segments * (part + 1) / parts});
+      pieces.push_back(
+          {i, cost / parts, split, first + segments * part / parts, first + segments * (part + 1) / parts});
     }
   }
   std::stable_sort(pieces.begin(), pieces.end(),
@@ -184,9 +189,11 @@ void run_piece(const Kernels& kernels, const Tile& tile, const Piece& piece, con
     return;
   }
   const State* states = piece.split->states.data();
-  kernels.run_segments(tile, scratch, piece.first_segment, piece.last_segment, states + piece.first_segment);
+  const int64_t first = first_segment(tile);
+  kernels.run_segments(tile, scratch, piece.first_segment, piece.last_segment,
+                       states + (piece.first_segment - first));
   if (piece.split->unfinished.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-    kernels.merge(tile, states, static_cast<int64_t>(piece.split->states.size()));
+    kernels.merge(tile, states, first, last_segment(tile));
   }
 }
 
@@ -203,7 +210,7 @@ void run_attention(const Kernels& kernels, const DeviceContext& device, const At
   const auto allocate = [&](Arena arena) {
     for (Scratch& s : scratch) s = arena.take_scratch(max_rows, head_dim);
     for (const Piece& piece : pieces) {
-      if (piece.split == nullptr || piece.first_segment != 0) continue;
+      if (piece.split == nullptr || piece.first_segment != first_segment(tiles[piece.tile])) continue;
       for (State& state : piece.split->states) state = arena.take_state(rows_of(tiles[piece.tile]), head_dim);
     }
     return arena.used();

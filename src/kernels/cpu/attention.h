@@ -39,7 +39,8 @@ struct Tile {
   int64_t n_tokens;
   int64_t group;
   int64_t head_dim;  // a multiple of 16
-  int64_t position;  // of the first token; the token sees keys 0..position
+  int64_t position;  // of the first token; it sees keys up to this one,
+  int64_t window;    // and of these the last `window` (more than there are: all)
   float scale;
 
   KvFormat format;
@@ -67,13 +68,13 @@ struct Scratch {
 
 /// One instruction set's kernels.
 struct Kernels {
-  /// Attention of `tile` over all of its keys, written to tile.out.
+  /// Attention of `tile` over all of its keys, written to tile.out. Segments begin with first_segment(tile).
   void (*run)(const Tile& tile, const Scratch& scratch);
   /// The states of segments [first, last) alone, into states[0, last - first).
   void (*run_segments)(const Tile& tile, const Scratch& scratch, int64_t first, int64_t last,
                        const State* states);
-  /// Merges the states of all `count` segments of `tile` and writes tile.out. states[0] is overwritten.
-  void (*merge)(const Tile& tile, const State* states, int64_t count);
+  /// Merges the states of all segments [first, last) of `tile` and writes tile.out. states[0] is overwritten.
+  void (*merge)(const Tile& tile, const State* states, int64_t first, int64_t last);
 };
 
 Kernels kernels_avx2();

@@ -84,6 +84,13 @@ INLINE F mask_from(F x, int64_t limit) {
   return _mm256_blendv_ps(x, set1(-__builtin_inff()), as_float(hidden));
 }
 
+/// -inf in the first `hidden` lanes.
+INLINE F mask_before(F x, int64_t hidden) {
+  const int bounded = hidden > 8 ? 8 : hidden < 0 ? 0 : static_cast<int>(hidden);
+  const I before = _mm256_cmpgt_epi32(_mm256_set1_epi32(bounded), _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0));
+  return _mm256_blendv_ps(x, set1(-__builtin_inff()), as_float(before));
+}
+
 INLINE I load_words(const uint32_t* p) {
   return _mm256_loadu_si256(reinterpret_cast<const I*>(p));
 }

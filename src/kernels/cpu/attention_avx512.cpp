@@ -92,6 +92,12 @@ INLINE F mask_from(F x, int64_t limit) {
   return _mm512_mask_mov_ps(set1(-__builtin_inff()), lanes, x);
 }
 
+/// -inf in the first `hidden` lanes.
+INLINE F mask_before(F x, int64_t hidden) {
+  const auto lanes = static_cast<__mmask16>(hidden >= 16 ? 0xFFFF : hidden <= 0 ? 0 : (1 << hidden) - 1);
+  return _mm512_mask_mov_ps(x, lanes, set1(-__builtin_inff()));
+}
+
 INLINE I load_words(const uint32_t* p) {
   return _mm512_loadu_si512(p);
 }

@@ -18,6 +18,8 @@ void rms_norm_quantize(const FusedRows& rows, const DeviceContext& device, const
 void reorder_quantize(const FusedRows& rows, const DeviceContext& device, const ReorderQuantize& op);
 void silu_mul(const FusedRows& rows, const DeviceContext& device, const SiluMul& op);
 void silu_mul_quantize(const FusedRows& rows, const DeviceContext& device, const SiluMulQuantize& op);
+void add_bias(const FusedRows& rows, const DeviceContext& device, const AddBias& op);
+void head_norm(const FusedRows& rows, const DeviceContext& device, const HeadNorm& op);
 void log_sum_exp(const FusedRows& rows, const DeviceContext& device, const LogSumExp& op);
 void sample(const FusedRows& rows, const DeviceContext& device, const Sample& op);
 

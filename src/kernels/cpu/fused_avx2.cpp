@@ -67,6 +67,10 @@ void round_to_half(const float* x, int64_t n, float* out) {
   }
 }
 
+void add(float* x, const float* y, int64_t n) {
+  for (int64_t i = 0; i < n; i += kLanes) store(x, i, n, _mm256_add_ps(load(x, i, n), load(y, i, n)));
+}
+
 float sum_of_squares(const float* x, int64_t n) {
   __m256 low = _mm256_setzero_ps();
   __m256 high = _mm256_setzero_ps();
@@ -369,10 +373,13 @@ void relative_probabilities(const float* x, int64_t n, float largest, float inve
   if (i < n) _mm256_maskstore_ps(out + i, tail_mask(n - i), terms(load(x, i, n)));
 }
 
-constexpr FusedRows kRows = {
-    widen_half, widen_bfloat16, round_to_half,         sum_of_squares, normalize,
-    silu_mul,   gather,         quantize_groups,       group_scales,   quantize_by_unit,
-    maximum,    sum_of_exp,     relative_probabilities};
+constexpr FusedRows kRows = {widen_half,       widen_bfloat16,
+                             round_to_half,    add,
+                             sum_of_squares,   normalize,
+                             silu_mul,         gather,
+                             quantize_groups,  group_scales,
+                             quantize_by_unit, maximum,
+                             sum_of_exp,       relative_probabilities};
 
 }  // namespace
 

@@ -49,6 +49,13 @@ void round_to_half(const float* x, int64_t n, float* out) {
   });
 }
 
+void add(float* x, const float* y, int64_t n) {
+  for_each_vector(n, [&](int64_t i, __mmask16 mask) {
+    const __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, x + i), _mm512_maskz_loadu_ps(mask, y + i));
+    _mm512_mask_storeu_ps(x + i, mask, sum);
+  });
+}
+
 float sum_of_squares(const float* x, int64_t n) {
   __m512 partial = _mm512_setzero_ps();
   for_each_vector(n, [&](int64_t i, __mmask16 mask) {
@@ -306,10 +313,13 @@ void relative_probabilities(const float* x, int64_t n, float largest, float inve
   });
 }
 
-constexpr FusedRows kRows = {
-    widen_half, widen_bfloat16, round_to_half,         sum_of_squares, normalize,
-    silu_mul,   gather,         quantize_groups,       group_scales,   quantize_by_unit,
-    maximum,    sum_of_exp,     relative_probabilities};
+constexpr FusedRows kRows = {widen_half,       widen_bfloat16,
+                             round_to_half,    add,
+                             sum_of_squares,   normalize,
+                             silu_mul,         gather,
+                             quantize_groups,  group_scales,
+                             quantize_by_unit, maximum,
+                             sum_of_exp,       relative_probabilities};
 
 }  // namespace
 

@@ -15,9 +15,11 @@ struct FusedRows {
   void (*widen_bfloat16)(const uint16_t* x, int64_t n, float* out);
   /// out[i] = fp16(x[i]) widened.
   void (*round_to_half)(const float* x, int64_t n, float* out);
+  /// x[i] += y[i].
+  void (*add)(float* x, const float* y, int64_t n);
   /// numerics::sum_of_squares.
   float (*sum_of_squares)(const float* x, int64_t n);
-  /// out[i] = (x[i] * factor) * weight[i].
+  /// out[i] = (x[i] * factor) * weight[i]; out may be x.
   void (*normalize)(const float* x, const float* weight, float factor, int64_t n, float* out);
   /// out[i] = silu(gate[i]) * up[i].
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);

@@ -109,6 +109,31 @@ TEST(FusedLevels, RmsNorm) {
   }
 }
 
+TEST(FusedLevels, AddBiasAndHeadNorm) {
+  RanNote note("AddBias, HeadNorm");
+  Random random(22);
+  for (const Kind kind : kKinds) {
+    for (const int64_t head_dim : {2, 6, 16, 31, 64, 128, 200}) {
+      const int64_t cols = 3 * head_dim, stride = cols + 5;
+      const Matrix<float> x = random_matrix(random, 4, stride, kind);
+      const Matrix<float> bias = random_matrix(random, 1, cols, kind);
+      const Matrix<float> weight = random_matrix(random, 1, head_dim);
+      const auto make_of = [&](auto op) {
+        FloatCase<decltype(op)> c{Matrix<float>(4, stride), op};
+        std::copy(x.span().begin(), x.span().end(), c.out.span().begin());
+        c.op.x = c.out.view().col_range(1, 1 + cols);
+        return c;
+      };
+      const AddBias add{{}, bias.data()};
+      compare<AddBias>(
+          note, [&] { return make_of(add); }, same_outputs<FloatCase<AddBias>>);
+      const HeadNorm norm{{}, head_dim, weight.data(), 1e-6f};
+      compare<HeadNorm>(
+          note, [&] { return make_of(norm); }, same_outputs<FloatCase<HeadNorm>>);
+    }
+  }
+}
+
 TEST(FusedLevels, RmsNormQuantize) {
   RanNote note("RmsNormQuantize");
   Random random(3);

@@ -65,6 +65,14 @@ void run_silu_mul_quantize(const DeviceContext& device, const SiluMulQuantize& o
   silu_mul_quantize({matrix(op.gate_up), output(*op.out)}, of(device).stream());
 }
 
+void run_add_bias(const DeviceContext& device, const AddBias& op) {
+  add_bias({matrix(op.x), op.bias}, of(device).stream());
+}
+
+void run_head_norm(const DeviceContext& device, const HeadNorm& op) {
+  head_norm({matrix(op.x), op.head_dim, op.weight, op.eps}, of(device).stream());
+}
+
 void run_log_sum_exp(const DeviceContext& device, const LogSumExp& op) {
   log_sum_exp({matrix(op.x), op.out.data()}, of(device).stream());
 }
@@ -160,6 +168,7 @@ AttentionArgs arguments(const Attention& op) {
   args.cache = op.cache;
   args.n_heads = op.n_heads;
   args.scale = op.scale;
+  args.window = op.window;
   return args;
 }
 
@@ -189,6 +198,8 @@ constexpr Implementation<RmsNormQuantize> kRmsNormQuantize[] = {{"cuda", always,
 constexpr Implementation<ReorderQuantize> kReorderQuantize[] = {{"cuda", always, run_reorder_quantize}};
 constexpr Implementation<SiluMul> kSiluMul[] = {{"cuda", always, run_silu_mul}};
 constexpr Implementation<SiluMulQuantize> kSiluMulQuantize[] = {{"cuda", always, run_silu_mul_quantize}};
+constexpr Implementation<AddBias> kAddBias[] = {{"cuda", always, run_add_bias}};
+constexpr Implementation<HeadNorm> kHeadNorm[] = {{"cuda", always, run_head_norm}};
 constexpr Implementation<LogSumExp> kLogSumExp[] = {{"cuda", always, run_log_sum_exp}};
 constexpr Implementation<PickColumns> kPickColumns[] = {{"cuda", always, run_pick_columns}};
 constexpr Implementation<ChangeLogits> kChangeLogits[] = {{"cuda", always, run_change_logits}};
@@ -272,6 +283,16 @@ std::span<const Implementation<SiluMul>> cuda_implementations() {
 template <>
 std::span<const Implementation<SiluMulQuantize>> cuda_implementations() {
   return cuda::kSiluMulQuantize;
+}
+
+template <>
+std::span<const Implementation<AddBias>> cuda_implementations() {
+  return cuda::kAddBias;
+}
+
+template <>
+std::span<const Implementation<HeadNorm>> cuda_implementations() {
+  return cuda::kHeadNorm;
 }
 
 template <>

@@ -73,11 +73,12 @@ void dequantize_row(KvFormat format, const std::byte* row, const uint16_t* param
   }
 }
 
-/// keys, values [count, head_dim] of the first `count` tokens of `item`'s sequence.
-void dequantize(const KvLayerView& cache, const Item& item, int64_t count, float* keys, float* values) {
+/// keys, values [end, head_dim] of tokens [begin, end) of `item`'s sequence.
+void dequantize(const KvLayerView& cache, const Item& item, int64_t begin, int64_t end, float* keys,
+                float* values) {
   const int64_t row_bytes = cache.row_bytes();
   const bool quantized = is_quantized(cache.format);
-  for (int64_t t = 0; t < count; ++t) {
+  for (int64_t t = begin; t < end; ++t) {
     const int64_t block = item.sequence->blocks[t / cache.block_size];
     assert(block >= 0 && block < cache.n_blocks);
     const int64_t row = cache.row_index(block, item.kv_head, t % cache.block_size);
@@ -90,12 +91,12 @@ void dequantize(const KvLayerView& cache, const Item& item, int64_t count, float
   }
 }
 
-/// Adds keys and values [count, head_dim], count <= 64, to `state`; q is scaled.
-void add_tile(const float* q, const float* keys, const float* values, int64_t count, int64_t head_dim,
-              Softmax& state) {
+/// Adds rows [first, count) of keys and values [count, head_dim], count <= 64, to `state`; q is scaled.
+void add_tile(const float* q, const float* keys, const float* values, int64_t first, int64_t count,
+              int64_t head_dim, Softmax& state) {
   std::array<float, kAttentionTile> scores;
   float maximum = state.maximum;
-  for (int64_t j = 0; j < count; ++j) {
+  for (int64_t j = first; j < count; ++j) {
     float score = 0.0f;
     for (int64_t d = 0; d < head_dim; ++d) score = std::fma(q[d], keys[j * head_dim + d], score);
     scores[static_cast<size_t>(j)] = score;
@@ -105,7 +106,7 @@ void add_tile(const float* q, const float* keys, const float* values, int64_t co
   state.maximum = maximum;
   std::array<float, kAttentionSums> sums{};
   for (float& a : state.weighted) a *= correction;
-  for (int64_t j = 0; j < count; ++j) {
+  for (int64_t j = first; j < count; ++j) {
     const float e = numerics::exp(scores[static_cast<size_t>(j)] - maximum);
     sums[static_cast<size_t>(j % kAttentionSums)] += e;
     const float* v = values + j * head_dim;
@@ -142,9 +143,11 @@ void run_item(const Attention& op, const Item& item) {
   const int64_t group = op.n_heads / op.cache.n_kv_heads;
   const int64_t first_position = item.sequence->context - item.sequence->n_rows + item.first;
   const int64_t visible = first_position + item.count;
+  const int64_t window = op.window > 0 ? op.window : visible;
+  const auto first_key = [&](int64_t limit) { return std::max<int64_t>(limit - window, 0); };
   std::vector<float> keys(static_cast<size_t>(visible * head_dim));
   std::vector<float> values(keys.size());
-  dequantize(op.cache, item, visible, keys.data(), values.data());
+  dequantize(op.cache, item, first_key(first_position + 1), visible, keys.data(), values.data());
 
   std::vector<float> q(static_cast<size_t>(head_dim));
   Softmax row(head_dim);
@@ -156,12 +159,16 @@ void run_item(const Attention& op, const Item& item) {
       const float* source = op.q.row(batch_row) + head * head_dim;
       for (int64_t d = 0; d < head_dim; ++d) q[static_cast<size_t>(d)] = source[d] * op.scale;
       row.reset();
-      for (int64_t begin = 0; begin < limit; begin += kAttentionSegment) {
-        const int64_t end = std::min(begin + kAttentionSegment, limit);
+      const int64_t first = first_key(limit);
+      for (int64_t begin = first / kAttentionSegment * kAttentionSegment; begin < limit;
+           begin += kAttentionSegment) {
         segment.reset();
-        for (int64_t tile = begin; tile < end; tile += kAttentionTile) {
+        const int64_t end = std::min(begin + kAttentionSegment, limit);
+        const int64_t first_tile = std::max(begin, first / kAttentionTile * kAttentionTile);
+        for (int64_t tile = first_tile; tile < end; tile += kAttentionTile) {
           add_tile(q.data(), keys.data() + tile * head_dim, values.data() + tile * head_dim,
-                   std::min(kAttentionTile, end - tile), head_dim, segment);
+                   std::max<int64_t>(first - tile, 0), std::min(kAttentionTile, end - tile), head_dim,
+                   segment);
         }
         merge(segment, row);
       }

@@ -193,6 +193,25 @@ void silu_mul_quantize(const DeviceContext& device, const SiluMulQuantize& op) {
   });
 }
 
+void add_bias(const DeviceContext& device, const AddBias& op) {
+  for_each_token_range(device, op.x.rows, op.x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t i = 0; i < op.x.cols; ++i) op.x(t, i) += op.bias[i];
+    }
+  });
+}
+
+void head_norm(const DeviceContext& device, const HeadNorm& op) {
+  assert(op.head_dim > 0 && op.x.cols % op.head_dim == 0);
+  for_each_token_range(device, op.x.rows, op.x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (float* head = op.x.row(t); head < op.x.row(t) + op.x.cols; head += op.head_dim) {
+        rms_norm_token(head, op.weight, op.head_dim, op.eps, head);
+      }
+    }
+  });
+}
+
 void log_sum_exp(const DeviceContext& device, const LogSumExp& op) {
   const int64_t n = op.x.cols;
   assert(static_cast<int64_t>(op.out.size()) == op.x.rows);

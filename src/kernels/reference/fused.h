@@ -15,6 +15,8 @@ void rms_norm_quantize(const DeviceContext& device, const RmsNormQuantize& op);
 void reorder_quantize(const DeviceContext& device, const ReorderQuantize& op);
 void silu_mul(const DeviceContext& device, const SiluMul& op);
 void silu_mul_quantize(const DeviceContext& device, const SiluMulQuantize& op);
+void add_bias(const DeviceContext& device, const AddBias& op);
+void head_norm(const DeviceContext& device, const HeadNorm& op);
 void log_sum_exp(const DeviceContext& device, const LogSumExp& op);
 void random_fill(const DeviceContext& device, const RandomFill& op);
 void pick_columns(const DeviceContext& device, const PickColumns& op);

@@ -177,6 +177,29 @@ TEST(ReferenceFused, RmsNormMatchesDouble) {
   }
 }
 
+TEST(ReferenceFused, HeadNormIsTheNormOfEveryHead) {
+  Random random(6);
+  constexpr int64_t kHeadDim = 24, kCols = 3 * kHeadDim;
+  Matrix<float> x = random_matrix(random, 2, kCols + 1);
+  const std::vector<float> before(x.span().begin(), x.span().end());
+  const Matrix<float> bias = random_matrix(random, 1, kCols), weight = random_matrix(random, 1, kHeadDim);
+  const MatrixView<float> heads = x.view().col_range(0, kCols);
+  add_bias({}, {heads, bias.data()});
+  head_norm({}, {heads, kHeadDim, weight.data(), 1e-5f});
+  for (int64_t t = 0; t < 2; ++t) {
+    const float* row = before.data() + t * (kCols + 1);
+    EXPECT_EQ(x(t, kCols), row[kCols]);
+    for (int64_t head = 0; head < kCols; head += kHeadDim) {
+      std::vector<float> sum;
+      for (int64_t i = head; i < head + kHeadDim; ++i) sum.push_back(row[i] + bias(0, i));
+      const auto truth = norm_in_double(sum.data(), weight.data(), kHeadDim, 1e-5);
+      for (int64_t i = 0; i < kHeadDim; ++i) {
+        EXPECT_NEAR(x(t, head + i), truth[static_cast<size_t>(i)], 2e-6);
+      }
+    }
+  }
+}
+
 TEST(ReferenceFused, RmsNormQuantizeMatchesDouble) {
   Random random(3);
   for (const ActivationSpec& spec : kSpecs) {

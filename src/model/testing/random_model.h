@@ -29,6 +29,20 @@ inline ModelConfig small_config(int64_t head_dim, int64_t n_heads, int64_t n_kv_
   return config;
 }
 
+/// With all that families have beside it: biases, norms of heads, a window on all layers but the first that
+/// the steps below are longer than.
+inline ModelConfig with_everything(ModelConfig config) {
+  config.qkv_bias = config.o_bias = config.mlp_bias = true;
+  config.head_norms = true;
+  config.sliding_window = 70;
+  config.first_window_layer = 1;
+  config.rope_scaling.kind = RopeScaling::Kind::yarn;
+  config.rope_scaling.factor = 4;
+  config.rope_scaling.original_positions = 64;
+  config.rope_scaling.attention_factor = 1.25;
+  return config;
+}
+
 struct RandomCase {
   const char* name;
   int activation_bits;

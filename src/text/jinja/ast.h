@@ -47,6 +47,8 @@ struct Expression {
   std::vector<std::string> operators;
   std::vector<ExpressionPtr> children;
   std::vector<std::pair<std::string, ExpressionPtr>> named;
+  ExpressionPtr spread;        ///< of a call: `*spread`
+  ExpressionPtr spread_named;  ///< of a call: `**spread_named`
   BuiltIn built_in = nullptr;  ///< of a filter or test
 };
 
@@ -57,6 +59,13 @@ struct Target {
   std::vector<Target> parts;  ///< not empty: unpack into these
 };
 
+/// Names that mean something to the macro whose body they stand in: it takes more arguments, or a caller.
+struct Mentions {
+  bool varargs = false;
+  bool kwargs = false;
+  bool caller = false;
+};
+
 /// A macro, or the body of a call block.
 struct Macro {
   std::string name;
@@ -64,6 +73,7 @@ struct Macro {
   std::vector<std::string> parameters;
   std::vector<ExpressionPtr> defaults;  ///< of the last parameters
   Body body;
+  Mentions mentions;  ///< in the body
 };
 
 enum class StatementKind {
@@ -94,6 +104,7 @@ struct Statement {
   std::vector<std::pair<ExpressionPtr, Body>> branches;  ///< the condition of a final else is null
   std::vector<std::pair<Target, ExpressionPtr>> bindings;
   std::unique_ptr<Macro> macro;
+  bool recursive = false;  ///< a `for` whose loop can be called
 };
 
 }  // namespace atom::text::jinja

@@ -1,5 +1,6 @@
 #include "base/error.h"
 #include "text/jinja/evaluator.h"
+#include "text/jinja/markup.h"
 #include "text/jinja/python_string.h"
 
 namespace atom::text::jinja {
@@ -10,6 +11,21 @@ int64_t integer_of(const Value& value, const char* what) {
   return value.integer();
 }
 
+/// range[start:stop:step] of bounds that are within it.
+Value slice_of_range(const Sequence& range, int64_t start, int64_t stop, int64_t step,
+                     std::vector<Value> items) {
+  int64_t first = 0;
+  int64_t last = 0;
+  int64_t stride = 0;
+  const bool overflows = __builtin_mul_overflow(range.step, step, &stride) ||
+                         __builtin_mul_overflow(range.step, start, &first) ||
+                         __builtin_add_overflow(range.start, first, &first) ||
+                         __builtin_mul_overflow(range.step, stop, &last) ||
+                         __builtin_add_overflow(range.start, last, &last);
+  require(!overflows, "integers beyond 64 bits are not supported");
+  return Value::range(first, last, stride, std::move(items));
+}
+
 Value bound_method(std::string_view name, BuiltIn built_in, const Value& self) {
   auto function = std::make_shared<Function>();
   function->name = name;
@@ -18,6 +34,13 @@ Value bound_method(std::string_view name, BuiltIn built_in, const Value& self) {
   Value value{std::shared_ptr<const Function>(std::move(function))};
   require(value.depth() <= kMaxValueDepth, "a value is nested deeper than {} levels", kMaxValueDepth);
   return value;
+}
+
+Value get_group_part(const Sequence& group, std::string_view name) {
+  if (name == "grouper") return group.items[0];
+  if (name == "list") return group.items[1];
+  return Value::undefined(
+      fmt::format("'_GroupTuple object' has no attribute '{}'", printable(std::string(name))));
 }
 
 Value loop_cycle(Evaluator&, const Value& self, const Arguments& arguments) {
@@ -45,8 +68,8 @@ std::optional<Value> loop_attribute(const Value& value, std::string_view name) {
   if (name == "length") return Value(loop.length());
   if (name == "revindex") return Value(loop.length() - loop.index0);
   if (name == "revindex0") return Value(loop.length() - loop.index0 - 1);
-  if (name == "depth") return Value(int64_t{1});
-  if (name == "depth0") return Value(int64_t{0});
+  if (name == "depth") return Value(loop.depth0 + 1);
+  if (name == "depth0") return Value(loop.depth0);
   if (name == "previtem") return loop.previous.value_or(Value::undefined("there is no previous item"));
   if (name == "nextitem") return loop.peek().value_or(Value::undefined("there is no next item"));
   if (name == "cycle") return bound_method(name, loop_cycle, value);
@@ -79,6 +102,7 @@ Value Evaluator::get_attribute(const Value& value, const std::string& name) {
   if (value.is_dict()) method = find_dict_method(name);
   if (value.is_sequence()) method = find_sequence_method(value, name);
   if (method != nullptr) return bound_method(name, method, value);
+  if (value.is_sequence() && value.list().is_group) return get_group_part(value.list(), name);
   require(!is_unsupported_method(value, name), "the method '{}' of '{}' objects is not supported", name,
           value.type_name());
   if (value.is_dict()) {
@@ -99,6 +123,7 @@ Value Evaluator::get_item(const Value& value, const Value& key) {
   if (value.is_dict()) {
     const bool unhashable = key.is_dict() || key.is_sequence(SequenceKind::kList);
     if (unhashable) return Value::undefined("unhashable key");
+    charge_key(*this, key);
     if (const Value* item = value.dict().find(key)) return *item;
   }
   const bool indexable = value.is_string() || value.is_sequence(SequenceKind::kList) ||
@@ -115,9 +140,9 @@ Value Evaluator::get_item(const Value& value, const Value& key) {
     if (!text) return value.list().items[static_cast<size_t>(index)];
     const std::string& string = value.string();
     if (static_cast<size_t>(size) == string.size())
-      return Value(string.substr(static_cast<size_t>(index), 1));
+      return like(value, string.substr(static_cast<size_t>(index), 1));
     charge(string.size() / 4);
-    return Value(chars(string)[static_cast<size_t>(index)]);
+    return like(value, std::string(chars(string)[static_cast<size_t>(index)]));
   }
   if (key.is_string()) return get_attribute(value, key.string());
   return Value::undefined(fmt::format("{} object has no such element", value.type_name()));
@@ -135,7 +160,7 @@ Value Evaluator::evaluate_slice(const Expression& expression) {
   const bool text = value.is_string();
   const bool sliceable = text || value.is_sequence(SequenceKind::kList) ||
                          value.is_sequence(SequenceKind::kTuple) || value.is_sequence(SequenceKind::kRange);
-  if (!sliceable) return Value::undefined(value.type_name() + " object has no slices");
+  require(sliceable, "'{}' object cannot be sliced", value.type_name());
 
   const int64_t step = parts[2].value_or(1);
   require(step != 0, "slice step cannot be zero");
@@ -165,8 +190,10 @@ Value Evaluator::evaluate_slice(const Expression& expression) {
     if (step > size || step < -size) break;
     i += step;
   }
-  if (text) return Value(std::move(string));
+  if (text) return like(value, std::move(string));
   charge(items.size());
+  if (value.is_sequence(SequenceKind::kRange))
+    return slice_of_range(value.list(), start, stop, step, std::move(items));
   return Value::sequence(std::move(items), value.list().kind);
 }
 
@@ -252,6 +279,7 @@ Value Evaluator::evaluate_node(const Expression& expression) {
     case ExpressionKind::kFilter:
       return evaluate_filter(expression, nullptr);
     case ExpressionKind::kTest: {
+      require(expression.built_in != nullptr, "no test named '{}' is supported", expression.name);
       const Value value = child(0);
       return expression.built_in(*this, value, evaluate_arguments(expression));
     }
@@ -289,12 +317,27 @@ Arguments Evaluator::evaluate_arguments(const Expression& expression) {
     arguments.positional.push_back(evaluate(*expression.children[i]));
   }
   for (const auto& [name, value] : expression.named) arguments.named.emplace_back(name, evaluate(*value));
+  if (expression.spread) {
+    const Value more = evaluate(*expression.spread);
+    if (more.is_undefined()) fail("{}", more.undefined_message());
+    for (Value& item : items_of(more)) arguments.positional.push_back(std::move(item));
+  }
+  if (expression.spread_named) {
+    const Value more = evaluate(*expression.spread_named);
+    require(more.is_dict(), "argument after ** must be a mapping, not {}", more.type_name());
+    for (const auto& [key, value] : more.dict().items()) {
+      require(key.is_string(), "keywords must be strings, not {}", key.type_name());
+      for (const auto& [known, other] : arguments.named)
+        require(known != key.string(), "multiple values for keyword argument '{}'", printable(known));
+      arguments.named.emplace_back(key.string(), value);
+    }
+  }
+  charge(arguments.positional.size() + arguments.named.size());
   return arguments;
 }
 
 Value Evaluator::evaluate_filter(const Expression& expression, const Value* input) {
-  require(expression.built_in != nullptr,
-          "the filter '{}' is supported only as the last one of what is printed", expression.name);
+  require(expression.built_in != nullptr, "no filter named '{}' is supported", expression.name);
   // In a filter block the innermost filter has no expression to work on but the block's text.
   const Expression* inner = expression.children[0].get();
   Value value;
@@ -310,12 +353,8 @@ Value Evaluator::evaluate_filter(const Expression& expression, const Value* inpu
 
 Value Evaluator::evaluate_call(const Expression& expression, const Value* caller) {
   const Value callee = evaluate(*expression.children[0]);
-  const Arguments arguments = evaluate_arguments(expression);
-  if (caller != nullptr) {
-    require(callee.is_function() && callee.function().macro != nullptr, "a call block needs a macro to call");
-    caller_ = *caller;
-    has_caller_ = true;
-  }
+  Arguments arguments = evaluate_arguments(expression);
+  if (caller != nullptr) arguments.named.emplace_back("caller", *caller);
   return call(callee, arguments);
 }
 

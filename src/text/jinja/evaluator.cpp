@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "text/jinja/format.h"
+#include "text/jinja/markup.h"
 #include "text/jinja/python_string.h"
 
 namespace atom::text::jinja {
@@ -13,7 +14,15 @@ class LocatedError : public Error {
   using Error::Error;
 };
 
+/// Restores what a run writes to.
+struct Redirect {
+  std::string*& out;
+  std::string* saved;
+  ~Redirect() { out = saved; }
+};
+
 constexpr size_t kBytesPerStep = 16;
+constexpr size_t kNamesPerStep = 32;
 constexpr size_t kStepsPerScope = 8;
 constexpr size_t kStepsPerLoop = 32;
 
@@ -179,7 +188,9 @@ Evaluator::Flow Evaluator::execute(const Statement& statement) {
         break;
       case StatementKind::kFilterBlock: {
         const Value text(capture(statement.body));
-        print(evaluate_filter(*statement.value, &text));
+        const Value filtered = evaluate_filter(*statement.value, &text);
+        require(filtered.is_string(), "a filter block must give a string, not {}", filtered.type_name());
+        print(filtered);
         break;
       }
       case StatementKind::kWith: {
@@ -208,12 +219,21 @@ Evaluator::Flow Evaluator::execute(const Statement& statement) {
 }
 
 Evaluator::Flow Evaluator::execute_for(const Statement& statement) {
-  charge(kStepsPerLoop);
-  Scope* const outer = scope_;
+  return run_loop(statement, scope_, items_of(evaluate(*statement.value)), 0);
+}
+
+Evaluator::Flow Evaluator::run_loop(const Statement& statement, Scope* outer, std::vector<Value> items,
+                                    int64_t depth0) {
+  charge(kStepsPerLoop + items.size());
   loops_.push_back(std::make_unique<LoopState>());
   LoopState& loop = *loops_.back();
-  loop.items = items_of(evaluate(*statement.value));
-  charge(loop.items.size());
+  loop.items = std::move(items);
+  loop.depth0 = depth0;
+  if (statement.recursive) {
+    loop.statement = &statement;
+    loop.scope = outer;
+    capture_scopes();
+  }
   if (statement.condition) {
     loop.accepts = [&, this](const Value& item) {
       const Frame frame(*this, outer);
@@ -223,17 +243,31 @@ Evaluator::Flow Evaluator::execute_for(const Statement& statement) {
   }
   bool any = false;
   while (loop.advance()) {
-    any = true;
     const Frame frame(*this, outer);
     scope_->set("loop", Value(&loop));
     assign(statement.target, *loop.current);
-    if (execute(statement.body) == Flow::kBreak) break;
+    // An iteration that break or continue ends does not count: jinja2's `else` asks for one that came to its
+    // end.
+    const Flow flow = execute(statement.body);
+    any = any || flow == Flow::kNormal;
+    if (flow == Flow::kBreak) break;
   }
   // The loop object may live on in a namespace, but its condition needs this statement's surroundings.
   loop.accepts = nullptr;
   if (any) return Flow::kNormal;
   const Frame frame(*this, outer);
   return execute(statement.otherwise);
+}
+
+/// loop(items): the text of the loop's body over other items.
+Value Evaluator::call_loop(LoopState& loop, const Arguments& arguments) {
+  require(loop.statement != nullptr, "the loop must have the 'recursive' marker to be called recursively");
+  const Bound bound("loop", arguments, {"iterable"}, 1);
+  std::string text;
+  const Redirect redirect{out_, out_};
+  out_ = &text;
+  run_loop(*loop.statement, loop.scope, items_of(*bound.get(0)), loop.depth0 + 1);
+  return Value(std::move(text));
 }
 
 void Evaluator::execute_set_block(const Statement& statement) {
@@ -249,11 +283,6 @@ void Evaluator::execute_call_block(const Statement& statement) {
 
 std::string Evaluator::capture(const Body& body) {
   std::string text;
-  struct Redirect {
-    std::string*& out;
-    std::string* saved;
-    ~Redirect() { out = saved; }
-  };
   const Redirect redirect{out_, out_};
   out_ = &text;
   const Frame frame(*this, scope_);
@@ -278,6 +307,7 @@ void Evaluator::assign(const Target& target, Value value) {
   } else if (!target.attribute.empty()) {
     const Value space = lookup(target.name);
     require(space.is_namespace(), "cannot assign attribute on non-namespace object");
+    charge(space.name_space().attributes.size() / kNamesPerStep);
     require(target.attribute[0] != '_', "a namespace cannot have the attribute '{}'", target.attribute);
     if (Value* known = space.name_space().find(target.attribute)) {
       *known = std::move(value);
@@ -285,12 +315,18 @@ void Evaluator::assign(const Target& target, Value value) {
       space.name_space().attributes.emplace_back(target.attribute, std::move(value));
     }
   } else {
-    scope_->set(target.name, std::move(value));
+    set_name(target.name, std::move(value));
   }
 }
 
-Value Evaluator::lookup(const std::string& name) const {
+void Evaluator::set_name(const std::string& name, Value value) {
+  charge(scope_->names.size() / kNamesPerStep);
+  scope_->set(name, std::move(value));
+}
+
+Value Evaluator::lookup(const std::string& name) {
   for (Scope* scope = scope_; scope != nullptr; scope = scope->parent) {
+    charge(scope->names.size() / kNamesPerStep);
     if (const Value* value = scope->find(name)) return *value;
   }
   if (const BuiltIn built_in = find_global(name)) {
@@ -299,15 +335,19 @@ Value Evaluator::lookup(const std::string& name) const {
     function->built_in = built_in;
     return Value(std::shared_ptr<const Function>(std::move(function)));
   }
-  for (const char* unsupported : {"varargs", "kwargs", "cycler", "joiner", "lipsum", "self"}) {
+  for (const char* unsupported : {"cycler", "joiner", "lipsum", "self"}) {
     require(name != unsupported, "'{}' is not supported", name);
   }
   return Value::undefined("'" + name + "' is undefined");
 }
 
-Value Evaluator::make_macro(const Macro& macro) {
+void Evaluator::capture_scopes() {
   for (Scope* scope = scope_; scope != nullptr && !scope->captured; scope = scope->parent)
     scope->captured = true;
+}
+
+Value Evaluator::make_macro(const Macro& macro) {
+  capture_scopes();
   auto function = std::make_shared<Function>();
   function->name = macro.name;
   function->macro = &macro;
@@ -317,35 +357,52 @@ Value Evaluator::make_macro(const Macro& macro) {
 
 Value Evaluator::call(const Value& callee, const Arguments& arguments) {
   if (callee.is_undefined()) fail("{}", callee.undefined_message());
+  if (callee.is_loop()) return call_loop(callee.loop(), arguments);
   require(callee.is_function(), "'{}' object is not callable", callee.type_name());
   const Function& function = callee.function();
   if (function.macro != nullptr) return call_macro(function, arguments);
+  if (function.self.is_markup()) return call_markup_method(*this, function, arguments);
   return function.built_in(*this, function.self, arguments);
 }
 
 Value Evaluator::call_macro(const Function& function, const Arguments& arguments) {
   const Macro& macro = *function.macro;
   const size_t count = macro.parameters.size();
-  require(arguments.positional.size() <= count, "macro '{}' takes not more than {} argument(s)", macro.name,
-          count);
-  const Value caller = has_caller_ ? caller_ : Value::undefined("No caller defined");
-  has_caller_ = false;
+  require(arguments.positional.size() <= count || macro.mentions.varargs,
+          "macro '{}' takes not more than {} argument(s)", macro.name, count);
 
   const Frame frame(*this, function.scope);
-  scope_->set("caller", caller);
+  if (macro.mentions.caller) scope_->set("caller", Value::undefined("No caller defined"));
   std::vector<bool> given(count, false);
+  std::vector<Value> varargs;
+  Dict kwargs;
   for (size_t i = 0; i < arguments.positional.size(); ++i) {
+    if (i >= count) {
+      varargs.push_back(arguments.positional[i]);
+      continue;
+    }
     scope_->set(macro.parameters[i], arguments.positional[i]);
     given[i] = true;
   }
   for (const auto& [name, value] : arguments.named) {
     const auto it = std::find(macro.parameters.begin(), macro.parameters.end(), name);
+    if (it == macro.parameters.end() && name == "caller" && macro.mentions.caller) {
+      scope_->set(name, value);
+      continue;
+    }
+    if (it == macro.parameters.end() && macro.mentions.kwargs) {
+      kwargs.set(Value(name), value);
+      continue;
+    }
     require(it != macro.parameters.end(), "macro '{}' takes no keyword argument '{}'", macro.name, name);
     const auto index = static_cast<size_t>(it - macro.parameters.begin());
     require(!given[index], "macro '{}' got multiple values for argument '{}'", macro.name, name);
     scope_->set(name, value);
     given[index] = true;
   }
+  if (macro.mentions.varargs)
+    scope_->set("varargs", Value::sequence(std::move(varargs), SequenceKind::kTuple));
+  if (macro.mentions.kwargs) scope_->set("kwargs", Value(std::move(kwargs)));
   const size_t first_default = count - macro.defaults.size();
   for (size_t i = 0; i < count; ++i) {
     if (given[i]) continue;
@@ -359,20 +416,25 @@ Value Evaluator::call_macro(const Function& function, const Arguments& arguments
 
 std::vector<Value> Evaluator::items_of(const Value& value) {
   if (value.is_undefined()) return {};
-  if (value.is_sequence()) return value.list().items;
+  if (value.is_sequence()) {
+    charge(value.list().items.size());
+    return value.list().items;
+  }
   if (value.is_string()) {
-    charge(value.string().size());
+    charge(value.string().size() * kStepsPerText);
     std::vector<Value> items;
     for (const std::string_view c : chars(value.string())) items.emplace_back(c);
     return items;
   }
   if (value.is_dict()) {
+    charge(value.dict().size());
     std::vector<Value> keys;
     for (const auto& item : value.dict().items()) keys.push_back(item.first);
     return keys;
   }
   if (value.is_generator()) {
     Generator& generator = value.generator();
+    charge(generator.items.size() - generator.next);
     std::vector<Value> left(generator.items.begin() + static_cast<std::ptrdiff_t>(generator.next),
                             generator.items.end());
     generator.next = generator.items.size();

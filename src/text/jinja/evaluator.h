@@ -12,10 +12,13 @@
 
 namespace atom::text::jinja {
 
+/// What a short text in a list of its own costs: it takes about this many times as much memory as an item.
+inline constexpr size_t kStepsPerText = 4;
+
 /// What a run may use up before it is stopped with an Error.
 struct Limits {
   size_t steps = 5'000'000;  ///< expressions, statements, items made, and each 16 bytes of text made
-  size_t output_bytes = size_t{64} << 20;
+  size_t output_bytes = size_t{16} << 20;
   int depth = 1000;  ///< of expressions, statements and macro calls inside one another
 };
 
@@ -39,6 +42,9 @@ struct LoopState {
   std::optional<Value> current;
   std::optional<std::vector<Value>> last_changed;  ///< what changed() saw last
   int64_t index0 = -1;
+  int64_t depth0 = 0;                    ///< of a loop that calls itself
+  const Statement* statement = nullptr;  ///< of a recursive loop
+  Scope* scope = nullptr;                ///< around a recursive loop
 
   /// Moves to the next item; false at the end.
   bool advance();
@@ -86,6 +92,8 @@ class Evaluator {
   Flow execute(const Body& body);
   Flow execute(const Statement& statement);
   Flow execute_for(const Statement& statement);
+  Flow run_loop(const Statement& statement, Scope* outer, std::vector<Value> items, int64_t depth0);
+  Value call_loop(LoopState& loop, const Arguments& arguments);
   void execute_set_block(const Statement& statement);
   void execute_call_block(const Statement& statement);
   void print(const Value& value);
@@ -100,9 +108,12 @@ class Evaluator {
   Value evaluate_filter(const Expression& expression, const Value* input);
   Value evaluate_call(const Expression& expression, const Value* caller);
   Arguments evaluate_arguments(const Expression& expression);
-  Value lookup(const std::string& name) const;
+  Value lookup(const std::string& name);
+  void set_name(const std::string& name, Value value);
   Value call_macro(const Function& function, const Arguments& arguments);
   Value make_macro(const Macro& macro);
+  /// Keeps the scopes from here outwards when their bodies are left.
+  void capture_scopes();
 
   const std::string& name_;
   const Limits& limits_;
@@ -115,12 +126,13 @@ class Evaluator {
   std::vector<std::unique_ptr<Namespace>> namespaces_;
   std::vector<std::unique_ptr<LoopState>> loops_;
   std::vector<std::unique_ptr<Generator>> generators_;
-  Value caller_;  // of the call being made by a call block
-  bool has_caller_ = false;
 };
 
 /// a op b for + - * / // % **.
 Value binary_operation(Evaluator& evaluator, std::string_view op, const Value& a, const Value& b);
+
+/// Charges for a look-up of `key` in a dictionary.
+void charge_key(Evaluator& evaluator, const Value& key);
 
 /// Python's `item in container`.
 bool contains(Evaluator& evaluator, const Value& container, const Value& item);

@@ -10,6 +10,7 @@ namespace {
 
 constexpr int kMaxParserDepth = 150;
 constexpr int kMaxTreeDepth = 500;
+constexpr size_t kMaxNames = 1000;  // of parameters, or arguments by name
 
 std::string describe(const Token& token) {
   switch (token.kind) {
@@ -92,6 +93,8 @@ ExpressionPtr ExpressionParser::done(ExpressionPtr node) {
     if (child) node->depth = std::max(node->depth, child->depth + 1);
   }
   for (const auto& [name, child] : node->named) node->depth = std::max(node->depth, child->depth + 1);
+  if (node->spread) node->depth = std::max(node->depth, node->spread->depth + 1);
+  if (node->spread_named) node->depth = std::max(node->depth, node->spread_named->depth + 1);
   if (node->depth > kMaxTreeDepth) {
     stream_.fail_at(node->line, fmt::format("an expression of more than {} levels", kMaxTreeDepth));
   }
@@ -115,10 +118,12 @@ std::vector<ExpressionPtr> list_of(ExpressionPtr a) {
 ExpressionPtr ExpressionParser::condition(bool with_condition) {
   const DepthGuard guard(stream_, depth_);
   const int line = stream_.current().line;
+  const size_t missing = missing_.size();
   ExpressionPtr value = disjunction();
   while (with_condition && stream_.skip_name("if")) {
     ExpressionPtr test = disjunction();
     ExpressionPtr otherwise = stream_.skip_name("else") ? condition(true) : nullptr;
+    missing_.resize(missing);
     std::vector<ExpressionPtr> children = list_of(std::move(test), std::move(value));
     children.push_back(std::move(otherwise));
     value = make(ExpressionKind::kCondition, line, std::move(children));
@@ -248,6 +253,9 @@ ExpressionPtr ExpressionParser::primary() {
     } else if (token.text != "none" && token.text != "None") {
       node->kind = ExpressionKind::kName;
       node->name = token.text;
+      mentions_.varargs = mentions_.varargs || token.text == "varargs";
+      mentions_.kwargs = mentions_.kwargs || token.text == "kwargs";
+      mentions_.caller = mentions_.caller || token.text == "caller";
     }
     return node;
   }
@@ -450,21 +458,37 @@ void ExpressionParser::arguments(Expression& call) {
     first = false;
     const Token& token = stream_.current();
     if (token.is_operator("*") || token.is_operator("**")) {
-      stream_.fail_at(token.line, "arguments by " + token.text + " are not supported");
+      ExpressionPtr& spread = token.is_operator("*") ? call.spread : call.spread_named;
+      if (spread || call.spread_named) stream_.unexpected("no more arguments");
+      stream_.next();
+      spread = expression();
+      continue;
     }
+    if (call.spread_named) stream_.unexpected("no more arguments");
     if (token.kind == TokenKind::kName && stream_.look().is_operator("=")) {
       std::string name = stream_.next().text;
       stream_.next();
       for (const auto& [known, value] : call.named) {
         if (known == name) stream_.fail_at(token.line, "keyword argument repeated: " + name);
       }
+      if (call.named.size() >= kMaxNames)
+        stream_.fail_at(token.line, fmt::format("more than {} arguments by name", kMaxNames));
       call.named.emplace_back(std::move(name), expression());
     } else {
-      if (!call.named.empty()) stream_.fail_at(token.line, "positional argument behind a keyword argument");
+      if (!call.named.empty() || call.spread)
+        stream_.fail_at(token.line, "positional argument behind a keyword argument");
       call.children.push_back(expression());
     }
   }
   stream_.expect_operator(")");
+}
+
+void ExpressionParser::missing(int line, const char* kind, const std::string& name) {
+  if (!conditional_) missing_.emplace_back(line, fmt::format("no {} named '{}' is supported", kind, name));
+}
+
+void ExpressionParser::check_names() const {
+  if (!missing_.empty()) stream_.fail_at(missing_[0].first, missing_[0].second);
 }
 
 std::string ExpressionParser::dotted_name() {
@@ -484,8 +508,7 @@ ExpressionPtr ExpressionParser::filters(ExpressionPtr value, bool start) {
     node->name = dotted_name();
     node->built_in = find_filter(node->name);
     node->children.push_back(std::move(value));
-    if (node->built_in == nullptr && node->name != "safe")
-      stream_.fail_at(line, "no filter named '" + node->name + "' is supported");
+    if (node->built_in == nullptr) missing(line, "filter", node->name);
     if (stream_.current().is_operator("(")) arguments(*node);
     value = done(std::move(node));
   }
@@ -501,7 +524,7 @@ ExpressionPtr ExpressionParser::test(ExpressionPtr value) {
   node->name = dotted_name();
   node->built_in = find_test(node->name);
   node->children.push_back(std::move(value));
-  if (node->built_in == nullptr) stream_.fail_at(line, "no test named '" + node->name + "' is supported");
+  if (node->built_in == nullptr) missing(line, "test", node->name);
   const Token& token = stream_.current();
   const bool starts_argument = token.kind == TokenKind::kName || token.kind == TokenKind::kString ||
                                token.kind == TokenKind::kInteger || token.kind == TokenKind::kFloat ||
@@ -526,6 +549,10 @@ void ExpressionParser::macro_parameters(Macro& macro) {
     } else if (!macro.defaults.empty()) {
       stream_.fail_at(name.line, "a parameter without default behind one with a default");
     }
+    if (std::count(macro.parameters.begin(), macro.parameters.end(), name.text) > 0)
+      stream_.fail_at(name.line, "two parameters of the name '" + printable(name.text) + "'");
+    if (macro.parameters.size() >= kMaxNames)
+      stream_.fail_at(name.line, fmt::format("more than {} parameters", kMaxNames));
     macro.parameters.push_back(name.text);
   }
   stream_.expect_operator(")");

@@ -56,6 +56,14 @@ class ExpressionParser {
 
   int& depth() { return depth_; }
 
+  /// Names read since it was last cleared that concern the macro around them.
+  Mentions& mentions() { return mentions_; }
+  /// What stands under a condition may name filters and tests that do not exist: that is an error only when
+  /// they are reached.
+  bool& conditional() { return conditional_; }
+  /// Throws Error when a filter or test outside of conditions does not exist.
+  void check_names() const;
+
  private:
   ExpressionPtr make(ExpressionKind kind, int line, std::vector<ExpressionPtr> children = {});
   /// Sets the depth of a node whose children are complete.
@@ -82,9 +90,13 @@ class ExpressionParser {
   ExpressionPtr binary(ExpressionPtr left, ExpressionPtr right, const Token& op);
   bool at_tuple_end(const char* end_name) const;
   std::string dotted_name();
+  void missing(int line, const char* kind, const std::string& name);
 
   TokenStream& stream_;
   int depth_ = 0;
+  Mentions mentions_;
+  bool conditional_ = false;
+  std::vector<std::pair<int, std::string>> missing_;  // line and message
 };
 
 }  // namespace atom::text::jinja

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "text/jinja/evaluator.h"
 #include "text/jinja/format.h"
+#include "text/jinja/markup.h"
 #include "text/jinja/python_string.h"
 
 namespace atom::text::jinja {
@@ -82,6 +83,7 @@ Value last(Evaluator& evaluator, const Value& self, const Arguments& arguments) 
   require(!self.is_generator(), "'generator' object is not reversible");
   const std::vector<Value> items = evaluator.items_of(self);
   evaluator.charge(items.size());
+  if (self.is_markup() && !items.empty()) return like(self, items.back().string());
   return items.empty() ? Value::undefined("No last item, sequence was empty.") : items.back();
 }
 
@@ -115,7 +117,7 @@ Value reverse(Evaluator& evaluator, const Value& self, const Arguments& argument
   const Bound bound("reverse", arguments, {});
   std::vector<Value> items = evaluator.items_of(self);
   std::reverse(items.begin(), items.end());
-  if (self.is_string()) return evaluator.concat(items);
+  if (self.is_string()) return like(self, evaluator.concat(items).string());
   evaluator.charge(items.size());
   return self.is_generator() ? Value::sequence(std::move(items)) : evaluator.make_generator(std::move(items));
 }
@@ -177,17 +179,24 @@ void sort_by(Evaluator& evaluator, std::vector<std::pair<Value, Value>>& keyed, 
 void charge_sort(Evaluator& evaluator, size_t count) {
   size_t levels = 1;
   while ((count >> levels) != 0) ++levels;
-  evaluator.charge(count * levels);
+  evaluator.charge(count * (levels + 8));
 }
 
 Value sort(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   const Bound bound("sort", arguments, {"reverse", "case_sensitive", "attribute"});
-  require(!given(bound.get(2)) || !bound.get(2)->is_string() ||
-              bound.get(2)->string().find(',') == std::string::npos,
-          "sort(): several attributes are not supported");
+  // The key is a list, of one value for each of the attributes that commas part.
+  std::vector<Value> attributes;
+  if (given(bound.get(2)) && bound.get(2)->is_string()) {
+    for (const std::string_view part : split(bound.get(2)->string(), ",", -1)) attributes.emplace_back(part);
+  } else {
+    attributes.push_back(bound.get_or(2, Value()));
+  }
   std::vector<std::pair<Value, Value>> keyed;
   for (const Value& item : evaluator.items_of(self)) {
-    keyed.emplace_back(sort_key(evaluator, item, bound.get(2), bound.get_or(1, Value(false)).truth()), item);
+    std::vector<Value> key;
+    for (const Value& attribute : attributes)
+      key.push_back(sort_key(evaluator, item, &attribute, bound.get_or(1, Value(false)).truth()));
+    keyed.emplace_back(Value::sequence(std::move(key)), item);
   }
   charge_sort(evaluator, keyed.size());
   sort_by(evaluator, keyed, bound.get_or(0, Value(false)).truth());
@@ -213,6 +222,83 @@ Value dictsort(Evaluator& evaluator, const Value& self, const Arguments& argumen
   std::vector<Value> items;
   for (auto& [key, item] : keyed) items.push_back(std::move(item));
   return Value::sequence(std::move(items));
+}
+
+/// Lists of `count` items each; the last one is filled up where there is something to fill with.
+Value batch(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
+  const Bound bound("batch", arguments, {"linecount", "fill_with"}, 1);
+  const int64_t count = bound.integer_or(0, 0);
+  std::vector<Value> out;
+  std::vector<Value> row;
+  for (Value& item : evaluator.items_of(self)) {
+    evaluator.charge(1);
+    if (static_cast<int64_t>(row.size()) == count) out.push_back(Value::sequence(std::exchange(row, {})));
+    row.push_back(std::move(item));
+  }
+  if (!row.empty()) {
+    if (given(bound.get(1)) && static_cast<int64_t>(row.size()) < count) {
+      evaluator.charge(static_cast<size_t>(count));
+      row.resize(static_cast<size_t>(count), *bound.get(1));
+    }
+    out.push_back(Value::sequence(std::move(row)));
+  }
+  return evaluator.make_generator(std::move(out));
+}
+
+/// `count` lists of as many items each as can be, the longer ones first.
+Value slice(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
+  const Bound bound("slice", arguments, {"slices", "fill_with"}, 1);
+  const int64_t count = bound.integer_or(0, 0);
+  require(count != 0, "division by zero");
+  const std::vector<Value> items = evaluator.items_of(self);
+  evaluator.charge(items.size() + 8 * static_cast<size_t>(std::clamp<int64_t>(count, 0, int64_t{1} << 40)));
+  std::vector<Value> out;
+  size_t next = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto size = static_cast<int64_t>(items.size());
+    const bool longer = i < size % count;
+    std::vector<Value> part;
+    for (int64_t k = 0; k < size / count + (longer ? 1 : 0); ++k) part.push_back(items[next++]);
+    if (given(bound.get(1)) && !longer) part.push_back(*bound.get(1));
+    out.push_back(Value::sequence(std::move(part)));
+  }
+  return evaluator.make_generator(std::move(out));
+}
+
+/// Sorted by an attribute, then parted where it changes: tuples of the attribute and a list.
+Value group_by(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
+  const Bound bound("groupby", arguments, {"attribute", "default", "case_sensitive"}, 1);
+  const bool case_sensitive = bound.get_or(2, Value(false)).truth();
+  const Value* fallback = given(bound.get(1)) ? bound.get(1) : nullptr;
+  struct Item {
+    Value found;  // the attribute as it is
+    Value value;
+  };
+  std::vector<Item> items;
+  std::vector<std::pair<Value, Value>> keyed;
+  for (const Value& item : evaluator.items_of(self)) {
+    Value found = follow(evaluator, item, *bound.get(0), fallback);
+    keyed.emplace_back(sort_key(evaluator, found, nullptr, case_sensitive),
+                       Value(static_cast<int64_t>(items.size())));
+    items.push_back({std::move(found), item});
+  }
+  charge_sort(evaluator, keyed.size());
+  sort_by(evaluator, keyed, false);
+  std::vector<Value> out;
+  for (size_t begin = 0; begin < keyed.size();) {
+    std::vector<Value> group;
+    size_t end = begin;
+    for (; end < keyed.size() && equal(keyed[end].first, keyed[begin].first, evaluator.budget()); ++end)
+      group.push_back(items[static_cast<size_t>(keyed[end].second.integer())].value);
+    const Item& first = items[static_cast<size_t>(keyed[begin].second.integer())];
+    Sequence pair{SequenceKind::kTuple,
+                  {case_sensitive ? keyed[begin].first : first.found, Value::sequence(std::move(group))}};
+    pair.depth = 1 + std::max(pair.items[0].depth(), pair.items[1].depth());
+    pair.is_group = true;
+    out.emplace_back(std::make_shared<const Sequence>(std::move(pair)));
+    begin = std::max(end, begin + 1);
+  }
+  return Value::sequence(std::move(out));
 }
 
 template <bool largest>
@@ -242,6 +328,7 @@ Value unique(Evaluator& evaluator, const Value& self, const Arguments& arguments
   for (const Value& item : evaluator.items_of(self)) {
     evaluator.charge(1);
     Value key = sort_key(evaluator, item, bound.get(1), bound.get_or(0, Value(false)).truth());
+    charge_key(evaluator, key);
     if (seen.find(key) != nullptr) continue;
     seen.set(std::move(key), Value());
     out.push_back(item);
@@ -280,6 +367,9 @@ constexpr std::pair<std::string_view, BuiltIn> kFilters[] = {
     {"max", extreme<true>},
     {"min", extreme<false>},
     {"unique", unique},
+    {"batch", batch},
+    {"slice", slice},
+    {"groupby", group_by},
     {"sum", sum},
 };
 

@@ -63,7 +63,8 @@ std::string sequence_repr(const Sequence& sequence) {
     case SequenceKind::kRange:
       break;
   }
-  fail("printing a range is not supported");
+  const std::string bounds = fmt::format("range({}, {}", sequence.start, sequence.stop);
+  return bounds + (sequence.step == 1 ? ")" : fmt::format(", {})", sequence.step));
 }
 
 std::string dict_repr(const Dict& dict) {
@@ -133,6 +134,7 @@ class JsonWriter {
   }
 
   void line(int level) {
+    require(out.size() <= options_.max_bytes, "a text grows beyond {} bytes", options_.max_bytes);
     if (!options_.indent) return;
     out += '\n';
     for (int i = 0; i < level; ++i) out += *options_.indent;
@@ -204,6 +206,7 @@ std::string float_text(double value) {
 
 std::string to_repr(const Value& value) {
   if (value.is_undefined()) return "Undefined";
+  if (value.is_markup()) return "Markup(" + string_repr(value.string()) + ")";
   if (value.is_string()) return string_repr(value.string());
   if (value.is_sequence()) return sequence_repr(value.list());
   if (value.is_dict()) return dict_repr(value.dict());

@@ -21,6 +21,7 @@ struct JsonOptions {
   std::optional<std::string> indent;
   std::string item_separator = ", ";
   std::string key_separator = ": ";
+  size_t max_bytes = size_t{16} << 20;
 };
 
 /// Python's json.dumps. Throws Error for values that JSON has no form for.

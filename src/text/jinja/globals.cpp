@@ -27,7 +27,7 @@ Value range(Evaluator& evaluator, const Value&, const Arguments& arguments) {
     if (__builtin_add_overflow(i, step, &i)) break;
   }
   evaluator.charge(items.size());
-  return Value::sequence(std::move(items), SequenceKind::kRange);
+  return Value::range(start, stop, step, std::move(items));
 }
 
 /// The pairs of a dictionary given by position, then arguments by name.

@@ -10,7 +10,7 @@
 namespace atom::text::jinja {
 namespace {
 
-constexpr size_t kMaxTemplateBytes = size_t{4} << 20;
+constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
 
 bool is_digit(char c) {
   return c >= '0' && c <= '9';

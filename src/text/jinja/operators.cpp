@@ -4,6 +4,9 @@
 #include "text/jinja/evaluator.h"
 #include "text/jinja/format.h"
 #include "text/jinja/function.h"
+#include "text/jinja/markup.h"
+#include "text/jinja/python_string.h"
+#include "text/jinja/string_format.h"
 
 namespace atom::text::jinja {
 namespace {
@@ -87,7 +90,7 @@ Value repeat(Evaluator& evaluator, const Value& value, int64_t times) {
     std::string text;
     text.reserve(size * count);
     for (size_t i = 0; i < count; ++i) text += value.string();
-    return Value(std::move(text));
+    return value.is_markup() ? Value(Markup{std::move(text)}) : Value(std::move(text));
   }
   evaluator.charge(size * count);
   std::vector<Value> items;
@@ -95,45 +98,6 @@ Value repeat(Evaluator& evaluator, const Value& value, int64_t times) {
     items.insert(items.end(), value.list().items.begin(), value.list().items.end());
   }
   return Value::sequence(std::move(items), value.list().kind);
-}
-
-/// Python's text % values, with %s, %d, %i, %r and %%.
-Value format_text(Evaluator& evaluator, const std::string& format, const Value& argument) {
-  std::vector<Value> values{argument};
-  if (argument.is_sequence(SequenceKind::kTuple)) values = argument.list().items;
-  std::string out;
-  size_t used = 0;
-  for (size_t i = 0; i < format.size(); ++i) {
-    if (format[i] != '%') {
-      out += format[i];
-      continue;
-    }
-    require(++i < format.size(), "incomplete format");
-    const char kind = format[i];
-    if (kind == '%') {
-      out += '%';
-      continue;
-    }
-    require(kind == 's' || kind == 'd' || kind == 'i' || kind == 'r', "the format '%{}' is not supported",
-            printable(std::string(1, kind)));
-    require(used < values.size(), "not enough arguments for format string");
-    const Value& value = values[used++];
-    if (kind == 's') {
-      out += to_text(value);
-    } else if (kind == 'r') {
-      out += to_repr(value);
-    } else {
-      require(value.is_number(), "%{} format: a real number is required, not {}", kind, value.type_name());
-      require(std::abs(value.number()) < 9e18, "integers beyond 64 bits are not supported");
-      out += fmt::format("{}", value.is_float() ? static_cast<int64_t>(value.number()) : value.integer());
-    }
-    evaluator.charge_text(out.size() > evaluator.max_text_bytes() ? out.size() : 0);
-  }
-  require(used == values.size() || argument.is_dict() ||
-              (!argument.is_sequence(SequenceKind::kTuple) && argument.is_sequence()),
-          "not all arguments converted during string formatting");
-  evaluator.charge_text(out.size());
-  return Value(std::move(out));
 }
 
 bool is_repeatable(const Value& value) {
@@ -152,10 +116,13 @@ Value binary_operation(Evaluator& evaluator, std::string_view op, const Value& a
     if (a.is_float() || b.is_float()) return float_operation(op, a.number(), b.number());
     return integer_operation(op, a.integer(), b.integer());
   }
-  if (op == "%" && a.is_string()) return format_text(evaluator, a.string(), b);
+  if (op == "%" && a.is_string()) return format_percent(evaluator, a, b);
   if (a.is_undefined()) fail("{}", a.undefined_message());
   if (b.is_undefined()) fail("{}", b.undefined_message());
-  if (op == "+" && a.is_string() && b.is_string()) return evaluator.concat({a, b});
+  if (op == "+" && a.is_string() && b.is_string()) {
+    if (!a.is_markup() && !b.is_markup()) return evaluator.concat({a, b});
+    return Value(Markup{evaluator.concat({escaped(evaluator, a), escaped(evaluator, b)}).string()});
+  }
   const bool lists = (a.is_sequence(SequenceKind::kList) && b.is_sequence(SequenceKind::kList)) ||
                      (a.is_sequence(SequenceKind::kTuple) && b.is_sequence(SequenceKind::kTuple));
   if (op == "+" && lists) {
@@ -169,14 +136,21 @@ Value binary_operation(Evaluator& evaluator, std::string_view op, const Value& a
   fail("unsupported operand type(s) for {}: '{}' and '{}'", op, a.type_name(), b.type_name());
 }
 
+void charge_key(Evaluator& evaluator, const Value& key) {
+  evaluator.charge(key.weight() / 64);
+}
+
 bool contains(Evaluator& evaluator, const Value& container, const Value& item) {
   if (container.is_string()) {
     if (item.is_undefined()) fail("'in <string>' requires string as left operand, not Undefined");
     require(item.is_string(), "'in <string>' requires string as left operand, not {}", item.type_name());
-    evaluator.charge(container.string().size() / 64);
-    return container.string().find(item.string()) != std::string::npos;
+    evaluator.charge((container.string().size() + item.string().size()) / 64);
+    return find_part(container.string(), item.string()) != std::string_view::npos;
   }
-  if (container.is_dict()) return container.dict().find(item) != nullptr;
+  if (container.is_dict()) {
+    charge_key(evaluator, item);
+    return container.dict().find(item) != nullptr;
+  }
   if (container.is_generator()) {
     Generator& generator = container.generator();
     while (generator.next < generator.items.size()) {

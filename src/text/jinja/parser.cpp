@@ -1,5 +1,7 @@
 #include "text/jinja/parser.h"
 
+#include <utility>
+
 #include "base/error.h"
 #include "text/jinja/expression_parser.h"
 #include "text/jinja/lexer.h"
@@ -47,28 +49,25 @@ class Parser {
         body.back()->text = token.text;
       } else if (token.kind == TokenKind::kVariableBegin) {
         body.push_back(make(StatementKind::kOutput, token.line));
-        body.back()->value = printed(expressions_.tuple());
+        body.back()->value = expressions_.tuple();
         stream_.expect(TokenKind::kVariableEnd);
       } else {
         if (at_one_of(ends)) return body;
         body.push_back(statement());
         stream_.expect(TokenKind::kBlockEnd);
       }
+      expressions_.check_names();
     }
   }
 
-  /// `safe` as the last filter of what is printed changes nothing; anywhere else it would switch escaping on.
-  ExpressionPtr printed(ExpressionPtr value) const {
-    while (value->kind == ExpressionKind::kFilter && value->name == "safe")
-      value = std::move(value->children[0]);
-    return value;
-  }
-
-  /// The body of a block: what follows its head.
-  Body body_until(Names ends) {
+  /// The body of a block: what follows its head. `conditional` says whether it runs under a condition.
+  Body body_until(Names ends, bool conditional = false) {
     stream_.skip_operator(":");
     stream_.expect(TokenKind::kBlockEnd);
-    return statements(ends);
+    const bool outer = std::exchange(expressions_.conditional(), conditional);
+    Body body = statements(ends);
+    expressions_.conditional() = outer;
+    return body;
   }
 
   std::unique_ptr<Statement> statement() {
@@ -95,7 +94,7 @@ class Parser {
     while (stream_.current().kind != TokenKind::kBlockEnd) {
       if (!group->body.empty()) stream_.expect_operator(",");
       group->body.push_back(make(StatementKind::kOutput, line));
-      group->body.back()->value = printed(expressions_.expression());
+      group->body.back()->value = expressions_.expression();
     }
     return group;
   }
@@ -106,7 +105,7 @@ class Parser {
     if (!stream_.skip_name("in")) stream_.unexpected("'in'");
     statement->value = expressions_.tuple(false, "recursive");
     if (stream_.skip_name("if")) statement->condition = expressions_.expression();
-    if (stream_.current().is_name("recursive")) stream_.fail_at(line, "recursive loops are not supported");
+    statement->recursive = stream_.skip_name("recursive");
     ++loops_;
     statement->body = body_until({"else", "endfor"});
     --loops_;
@@ -120,13 +119,15 @@ class Parser {
   std::unique_ptr<Statement> if_chain(int line) {
     auto statement = make(StatementKind::kIf, line);
     while (true) {
+      const bool outer = std::exchange(expressions_.conditional(), true);
       ExpressionPtr condition = expressions_.tuple(false);
-      Body body = body_until({"elif", "else", "endif"});
+      expressions_.conditional() = outer;
+      Body body = body_until({"elif", "else", "endif"}, true);
       statement->branches.emplace_back(std::move(condition), std::move(body));
       const std::string end = stream_.next().text;
       if (end == "elif") continue;
       if (end == "else") {
-        statement->branches.emplace_back(nullptr, body_until({"endif"}));
+        statement->branches.emplace_back(nullptr, body_until({"endif"}, true));
         stream_.next();
       }
       return statement;
@@ -162,7 +163,7 @@ class Parser {
     statement->macro->name = stream_.expect(TokenKind::kName).text;
     statement->macro->line = line;
     expressions_.macro_parameters(*statement->macro);
-    statement->macro->body = inner_body("endmacro");
+    macro_body(*statement->macro, "endmacro");
     return statement;
   }
 
@@ -175,8 +176,17 @@ class Parser {
     statement->value = expressions_.expression();
     if (statement->value->kind != ExpressionKind::kCall)
       stream_.fail_at(line, "expected a call behind 'call'");
-    statement->macro->body = inner_body("endcall");
+    macro_body(*statement->macro, "endcall");
     return statement;
+  }
+
+  void macro_body(Macro& macro, const char* end) {
+    const Mentions outer = std::exchange(expressions_.mentions(), Mentions());
+    macro.body = inner_body(end);
+    Mentions& mentions = expressions_.mentions();
+    macro.mentions = mentions;
+    mentions = {outer.varargs || mentions.varargs, outer.kwargs || mentions.kwargs,
+                outer.caller || mentions.caller};
   }
 
   std::unique_ptr<Statement> filter_block(int line) {

@@ -1,6 +1,7 @@
 #include "text/jinja/python_string.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/utf8.h"
@@ -21,8 +22,27 @@ size_t last_char(std::string_view text) {
   return i;
 }
 
-bool is_in(std::string_view character, std::string_view set) {
-  return set.find(character) != std::string_view::npos;
+/// The characters of a text, for asking whether one is among them.
+class CharSet {
+ public:
+  explicit CharSet(std::string_view text) {
+    while (!text.empty()) {
+      const Utf8Char c = decode_utf8(text);
+      points_.push_back(c.code_point);
+      text.remove_prefix(c.length);
+    }
+    std::sort(points_.begin(), points_.end());
+  }
+  bool has(std::string_view text) const {
+    return std::binary_search(points_.begin(), points_.end(), decode_utf8(text).code_point);
+  }
+
+ private:
+  std::vector<char32_t> points_;
+};
+
+std::string reversed(std::string_view text) {
+  return std::string(text.rbegin(), text.rend());
 }
 
 }  // namespace
@@ -51,15 +71,30 @@ std::string_view strip_white_space_right(std::string_view text) {
 }
 
 std::string_view strip_left(std::string_view text, std::string_view set) {
-  while (!text.empty() && is_in(text.substr(0, decode_utf8(text).length), set)) {
-    text.remove_prefix(decode_utf8(text).length);
-  }
+  const CharSet characters(set);
+  while (!text.empty() && characters.has(text)) text.remove_prefix(decode_utf8(text).length);
   return text;
 }
 
 std::string_view strip_right(std::string_view text, std::string_view set) {
-  while (!text.empty() && is_in(text.substr(last_char(text)), set)) text = text.substr(0, last_char(text));
+  const CharSet characters(set);
+  while (!text.empty() && characters.has(text.substr(last_char(text))))
+    text = text.substr(0, last_char(text));
   return text;
+}
+
+size_t find_part(std::string_view text, std::string_view part) {
+  if (part.empty()) return 0;
+  const void* found = memmem(text.data(), text.size(), part.data(), part.size());
+  if (found == nullptr) return std::string_view::npos;
+  return static_cast<size_t>(static_cast<const char*>(found) - text.data());
+}
+
+size_t find_last_part(std::string_view text, std::string_view part) {
+  if (part.size() > text.size()) return std::string_view::npos;
+  if (part.size() < 8) return text.rfind(part);
+  const size_t found = find_part(reversed(text), reversed(part));
+  return found == std::string_view::npos ? found : text.size() - found - part.size();
 }
 
 size_t char_count(std::string_view text) {
@@ -116,7 +151,7 @@ std::vector<std::string_view> split_white_space(std::string_view text, int64_t l
   text = strip_white_space_left(text);
   while (!text.empty()) {
     if (limit >= 0 && static_cast<int64_t>(out.size()) == limit) {
-      out.push_back(strip_white_space_right(text));
+      out.push_back(text);
       break;
     }
     size_t end = 0;
@@ -131,10 +166,31 @@ std::vector<std::string_view> split_white_space(std::string_view text, int64_t l
   return out;
 }
 
+std::vector<std::string_view> split_white_space_right(std::string_view text, int64_t limit) {
+  std::vector<std::string_view> out;
+  text = strip_white_space_right(text);
+  while (!text.empty()) {
+    if (limit >= 0 && static_cast<int64_t>(out.size()) == limit) {
+      out.push_back(text);
+      break;
+    }
+    size_t begin = text.size();
+    while (begin > 0) {
+      const size_t last = last_char(text.substr(0, begin));
+      if (is_space(decode_utf8(text.substr(last)).code_point)) break;
+      begin = last;
+    }
+    out.push_back(text.substr(begin));
+    text = strip_white_space_right(text.substr(0, begin));
+  }
+  std::reverse(out.begin(), out.end());
+  return out;
+}
+
 std::vector<std::string_view> split(std::string_view text, std::string_view separator, int64_t limit) {
   std::vector<std::string_view> out;
   while (limit < 0 || static_cast<int64_t>(out.size()) < limit) {
-    const size_t found = text.find(separator);
+    const size_t found = find_part(text, separator);
     if (found == std::string_view::npos) break;
     out.push_back(text.substr(0, found));
     text.remove_prefix(found + separator.size());
@@ -144,14 +200,13 @@ std::vector<std::string_view> split(std::string_view text, std::string_view sepa
 }
 
 std::vector<std::string_view> split_right(std::string_view text, std::string_view separator, int64_t limit) {
+  const std::string backwards = reversed(text);
   std::vector<std::string_view> out;
-  while (limit < 0 || static_cast<int64_t>(out.size()) < limit) {
-    const size_t found = text.rfind(separator);
-    if (found == std::string_view::npos) break;
-    out.push_back(text.substr(found + separator.size()));
-    text = text.substr(0, found);
+  size_t end = text.size();
+  for (const std::string_view part : split(backwards, reversed(separator), limit)) {
+    out.push_back(text.substr(end - part.size(), part.size()));
+    end -= std::min(end, part.size() + separator.size());
   }
-  out.push_back(text);
   std::reverse(out.begin(), out.end());
   return out;
 }
@@ -194,7 +249,7 @@ std::string replace(std::string_view text, std::string_view from, std::string_vi
     return out += text;
   }
   while (limit < 0 || count < limit) {
-    const size_t found = text.find(from);
+    const size_t found = find_part(text, from);
     if (found == std::string_view::npos) break;
     out += text.substr(0, found);
     out += to;

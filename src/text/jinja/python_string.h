@@ -18,6 +18,11 @@ std::string_view strip_white_space_right(std::string_view text);
 std::string_view strip_left(std::string_view text, std::string_view set);
 std::string_view strip_right(std::string_view text, std::string_view set);
 
+/// Where `part` begins, first or last; npos when it does not occur. Takes linear time whatever the texts,
+/// which std::string_view::find does not.
+size_t find_part(std::string_view text, std::string_view part);
+size_t find_last_part(std::string_view text, std::string_view part);
+
 size_t char_count(std::string_view text);
 std::vector<std::string_view> chars(std::string_view text);
 
@@ -32,6 +37,7 @@ std::string title(std::string_view text);
 
 /// str.split(): at white space.
 std::vector<std::string_view> split_white_space(std::string_view text, int64_t limit);
+std::vector<std::string_view> split_white_space_right(std::string_view text, int64_t limit);
 /// str.split(separator), which must not be empty. `limit` below 0 is none.
 std::vector<std::string_view> split(std::string_view text, std::string_view separator, int64_t limit);
 std::vector<std::string_view> split_right(std::string_view text, std::string_view separator, int64_t limit);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "text/jinja/evaluator.h"
+#include "text/jinja/format.h"
 #include "text/jinja/function.h"
 #include "text/jinja/python_string.h"
 
@@ -44,6 +45,9 @@ bool is_number(const Value& v) {
 }
 bool is_string(const Value& v) {
   return v.is_string();
+}
+bool is_escaped(const Value& v) {
+  return v.is_markup();
 }
 bool is_mapping(const Value& v) {
   return v.is_dict();
@@ -100,49 +104,72 @@ Value divisible_by(Evaluator& evaluator, const Value& self, const Arguments& arg
       equal(binary_operation(evaluator, "%", self, *bound.get(0)), Value(int64_t{0}), evaluator.budget()));
 }
 
-/// Identity: for what a template can tell apart, equality of the same type.
+/// Identity. Of numbers, Python's depends on what it keeps in store: small integers are the same everywhere.
 Value same_as(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   const Bound bound("sameas", arguments, {"other"}, 1);
   const Value& other = *bound.get(0);
-  const bool singleton = self.is_none() || self.is_bool() || other.is_none() || other.is_bool();
-  require(singleton || self.type_name() != other.type_name(),
-          "sameas is supported for true, false and none only");
-  return Value(self.type_name() == other.type_name() && equal(self, other, evaluator.budget()));
+  if (self.type_name() != other.type_name()) return Value(false);
+  if (self.is_sequence()) return Value(&self.list() == &other.list());
+  if (self.is_dict()) return Value(&self.dict() == &other.dict());
+  const bool small = self.is_int() && self.integer() >= -5 && self.integer() <= 256;
+  require(small || !(self.is_int() || self.is_float() || self.is_string()),
+          "sameas is not supported for numbers and strings");
+  return Value(equal(self, other, evaluator.budget()));
 }
 
 template <bool upper_case>
 Value is_case(Evaluator& evaluator, const Value& self, const Arguments& arguments) {
   const BuiltIn method = find_string_method(upper_case ? "isupper" : "islower");
-  require(self.is_string(), "expected a string, found {}", self.type_name());
-  return method(evaluator, self, arguments);
+  return method(evaluator, self.is_string() ? self : Value(to_text(self)), arguments);
 }
 
 template <BuiltIn (*find)(std::string_view)>
 Value exists(Evaluator&, const Value& self, const Arguments& arguments) {
   const Bound bound("test", arguments, {});
+  hash_text(self);  // what cannot be a key is an error
   return Value(self.is_string() && find(self.string()) != nullptr);
 }
 
 constexpr std::pair<std::string_view, BuiltIn> kTests[] = {
-    {"defined", unary<is_defined>},   {"undefined", unary<is_undefined>},
-    {"none", unary<is_none>},         {"boolean", unary<is_boolean>},
-    {"true", unary<is_true>},         {"false", unary<is_false>},
-    {"integer", unary<is_integer>},   {"float", unary<is_float>},
-    {"number", unary<is_number>},     {"string", unary<is_string>},
-    {"mapping", unary<is_mapping>},   {"callable", unary<is_callable>},
-    {"iterable", unary<is_iterable>}, {"sequence", unary<is_sequence>},
-    {"odd", unary<is_odd>},           {"even", unary<is_even>},
-    {"eq", comparison<'='>},          {"equalto", comparison<'='>},
-    {"==", comparison<'='>},          {"ne", comparison<'!'>},
-    {"!=", comparison<'!'>},          {"lt", comparison<'<'>},
-    {"lessthan", comparison<'<'>},    {"<", comparison<'<'>},
-    {"le", comparison<'l'>},          {"<=", comparison<'l'>},
-    {"gt", comparison<'>'>},          {"greaterthan", comparison<'>'>},
-    {">", comparison<'>'>},           {"ge", comparison<'g'>},
-    {">=", comparison<'g'>},          {"in", is_in},
-    {"divisibleby", divisible_by},    {"sameas", same_as},
-    {"upper", is_case<true>},         {"lower", is_case<false>},
-    {"filter", exists<find_filter>},  {"test", exists<find_test>},
+    {"defined", unary<is_defined>},
+    {"undefined", unary<is_undefined>},
+    {"none", unary<is_none>},
+    {"boolean", unary<is_boolean>},
+    {"true", unary<is_true>},
+    {"false", unary<is_false>},
+    {"integer", unary<is_integer>},
+    {"float", unary<is_float>},
+    {"number", unary<is_number>},
+    {"string", unary<is_string>},
+    {"escaped", unary<is_escaped>},
+    {"mapping", unary<is_mapping>},
+    {"callable", unary<is_callable>},
+    {"iterable", unary<is_iterable>},
+    {"sequence", unary<is_sequence>},
+    {"odd", unary<is_odd>},
+    {"even", unary<is_even>},
+    {"eq", comparison<'='>},
+    {"equalto", comparison<'='>},
+    {"==", comparison<'='>},
+    {"ne", comparison<'!'>},
+    {"!=", comparison<'!'>},
+    {"lt", comparison<'<'>},
+    {"lessthan", comparison<'<'>},
+    {"<", comparison<'<'>},
+    {"le", comparison<'l'>},
+    {"<=", comparison<'l'>},
+    {"gt", comparison<'>'>},
+    {"greaterthan", comparison<'>'>},
+    {">", comparison<'>'>},
+    {"ge", comparison<'g'>},
+    {">=", comparison<'g'>},
+    {"in", is_in},
+    {"divisibleby", divisible_by},
+    {"sameas", same_as},
+    {"upper", is_case<true>},
+    {"lower", is_case<false>},
+    {"filter", exists<find_filter>},
+    {"test", exists<find_test>},
 };
 
 }  // namespace

@@ -19,6 +19,11 @@ int checked_depth(int depth) {
   return depth;
 }
 
+size_t checked_weight(size_t weight) {
+  require(weight <= kMaxValueWeight, "a value grows beyond {} bytes", kMaxValueWeight);
+  return weight;
+}
+
 std::string valid_text(const std::string& text) {
   return is_valid_utf8(text) ? text : lossy_utf8(text);
 }
@@ -51,12 +56,12 @@ void charge_texts(const std::string& a, const std::string& b, StepBudget& budget
 }  // namespace
 
 const Value* Dict::find_hashed(const std::string& hash) const {
-  if (sorted_.empty()) {
+  if (index_.empty()) {
     const auto it = std::find(hashes_.begin(), hashes_.end(), hash);
     return it == hashes_.end() ? nullptr : &items_[static_cast<size_t>(it - hashes_.begin())].second;
   }
-  const auto it = std::lower_bound(sorted_.begin(), sorted_.end(), std::pair(hash, size_t{0}));
-  return it != sorted_.end() && it->first == hash ? &items_[it->second].second : nullptr;
+  const auto it = index_.find(hash);
+  return it == index_.end() ? nullptr : &items_[it->second].second;
 }
 
 const Value* Dict::find(const Value& key) const {
@@ -69,20 +74,17 @@ const Value* Dict::find_text(std::string_view key) const {
 
 void Dict::set(Value key, Value value) {
   depth_ = std::max(depth_, checked_depth(1 + std::max(key.depth(), value.depth())));
+  weight_ = checked_weight(weight_ + key.weight() + value.weight());
   std::string hash = hash_text(key);
   if (const Value* known = find_hashed(hash)) {
     *const_cast<Value*>(known) = std::move(value);
     return;
   }
   items_.emplace_back(std::move(key), std::move(value));
-  if (!sorted_.empty()) {
-    const std::pair entry(hash, items_.size() - 1);
-    sorted_.insert(std::lower_bound(sorted_.begin(), sorted_.end(), entry), entry);
-  }
+  if (!index_.empty()) index_.emplace(hash, items_.size() - 1);
   hashes_.push_back(std::move(hash));
   if (hashes_.size() == kIndexFrom) {
-    for (size_t i = 0; i < hashes_.size(); ++i) sorted_.emplace_back(hashes_[i], i);
-    std::sort(sorted_.begin(), sorted_.end());
+    for (size_t i = 0; i < hashes_.size(); ++i) index_.emplace(hashes_[i], i);
   }
 }
 
@@ -98,7 +100,16 @@ Value Value::sequence(std::vector<Value> items, SequenceKind kind) {
   sequence.kind = kind;
   for (const Value& item : items) sequence.depth = std::max(sequence.depth, 1 + item.depth());
   checked_depth(sequence.depth);
+  for (const Value& item : items) sequence.weight = checked_weight(sequence.weight + item.weight());
   sequence.items = std::move(items);
+  return Value(std::make_shared<const Sequence>(std::move(sequence)));
+}
+
+Value Value::range(int64_t start, int64_t stop, int64_t step, std::vector<Value> items) {
+  Sequence sequence{SequenceKind::kRange, std::move(items)};
+  sequence.start = start;
+  sequence.stop = stop;
+  sequence.step = step;
   return Value(std::make_shared<const Sequence>(std::move(sequence)));
 }
 
@@ -155,13 +166,21 @@ int Value::depth() const {
   return 0;
 }
 
+size_t Value::weight() const {
+  if (is_string()) return 2 + string().size();
+  if (is_sequence()) return list().weight;
+  if (is_dict()) return dict().weight();
+  if (is_function()) return 1 + function().self.weight();
+  return 1;
+}
+
 std::string Value::type_name() const {
   if (is_undefined()) return "Undefined";
   if (is_none()) return "NoneType";
   if (is_bool()) return "bool";
   if (is_int()) return "int";
   if (is_float()) return "float";
-  if (is_string()) return "str";
+  if (is_string()) return is_markup() ? "Markup" : "str";
   if (is_dict()) return "dict";
   if (is_namespace()) return "Namespace";
   if (is_loop()) return "LoopContext";
@@ -253,8 +272,8 @@ std::string hash_text(const Value& key) {
   }
   if (key.is_none()) return "0";
   if (key.is_undefined()) return "u";
-  if (key.is_sequence(SequenceKind::kTuple)) {
-    std::string text = "(";
+  if (key.is_sequence(SequenceKind::kTuple) || key.is_sequence(SequenceKind::kRange)) {
+    std::string text = key.is_sequence(SequenceKind::kTuple) ? "(" : "r(";
     for (const Value& item : key.list().items) {
       const std::string hash = hash_text(item);
       text += fmt::format("{}:{}", hash.size(), hash);

@@ -34,7 +34,7 @@ bool supports_fast_attention(const AttentionArgs& args) {
     return reinterpret_cast<uintptr_t>(data) % 16 == 0 &&
            stride * static_cast<int64_t>(size_of(type)) % 16 == 0;
   };
-  return consistent(args) && aligned(args.q, args.q_dtype, args.q_stride) &&
+  return consistent(args) && args.window == 0 && aligned(args.q, args.q_dtype, args.q_stride) &&
          aligned(args.out, args.out_dtype, args.out_stride) && is_float(args.q_dtype) &&
          is_float(args.out_dtype) && args.cache.format != KvFormat::f32 &&
          (args.cache.head_dim == 64 || args.cache.head_dim == 128);

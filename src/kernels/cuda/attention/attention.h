@@ -37,6 +37,8 @@ struct AttentionArgs {
   KvLayerView cache;
   int64_t n_heads = 0;
   float scale = 0.0f;
+  /// Keys that a row sees at most; 0: all. The fast kernels know none.
+  int64_t window = 0;
 };
 
 struct AttentionContext {
@@ -55,7 +57,7 @@ struct AttentionContext {
 size_t attention_scratch_bytes(const AttentionArgs& args, int sm_count);
 
 /// Whether the fast kernels take these arguments: head_dim 64 or 128, formats int4, int8 and f16, rows of q
-/// and out aligned to 16 bytes.
+/// and out aligned to 16 bytes, no window.
 bool supports_fast_attention(const AttentionArgs& args);
 
 /// Whether the exact kernel takes them: f32 q and out, head_dim even and at most 256.

@@ -166,6 +166,7 @@ std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) 
   args.cache = cache.view();
   args.n_heads = op.n_heads;
   args.scale = op.scale;
+  args.window = op.window;
   AttentionContext context;
   ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&context.sm_count, cudaDevAttrMultiProcessorCount, 0));
   context.scratch_bytes = attention_scratch_bytes(args, context.sm_count);
@@ -295,6 +296,24 @@ TEST(CudaExactAttention, MixedRowsHaveTheBitsOfTheCpu) {
         EXPECT_TRUE(same_bits(run_on_device(batch, {true, DType::f32, 700}), run_on_cpu(batch)))
             << describe(batch.shape());
       }
+    }
+  }
+}
+
+TEST(CudaExactAttention, WindowsHaveTheBitsOfTheCpu) {
+  SKIP_WITHOUT_DEVICE();
+  const std::vector<int64_t> rows = {1, 15, 3, 1, 63, 2, 65, 40, 1, 513, 1300};
+  for (const KvFormat format : {KvFormat::f16, KvFormat::int8, KvFormat::int4}) {
+    for (const int64_t window : {1, 15, 64, 65, 300, 512, 600, 5000}) {
+      const HostShape shape{format, 64, 2, 3, 16, 1.0f, window};
+      for (const auto& n_rows : {rows, ones()}) {
+        AttentionBatch batch(shape, kContexts, n_rows);
+        EXPECT_TRUE(same_bits(run_on_device(batch, {true, DType::f32, 700}), run_on_cpu(batch)))
+            << describe(batch.shape()) << " window " << window;
+      }
+      // Too many blocks to split.
+      AttentionBatch many(shape, std::vector<int64_t>(12, 1100), std::vector<int64_t>(12, 120));
+      EXPECT_TRUE(same_bits(run_on_device(many, {true, DType::f32, 0}), run_on_cpu(many))) << window;
     }
   }
 }

@@ -20,6 +20,9 @@
 /// channels (times kDim / 64), each one chain over ascending keys. A chain is never split, so parallelism
 /// changes no bit.
 ///
+/// Tiles and segments that are before the windows of all of a block's rows are skipped; where a row sees none
+/// of a tile's or segment's keys, its state is left as it is.
+///
 /// Either a block visits all segments of 512 keys and merges them itself, or (Split) it visits one and stores
 /// its maximum, sums and weighted values, which merge_segments() merges in order.
 namespace atom::cuda {
@@ -33,6 +36,8 @@ struct ExactParams {
   KvLayerView cache;
   int group;
   float scale;
+  /// Keys that a row sees at most.
+  int64_t window;
   int64_t max_rows;
   int64_t segments;
   /// [n_sequences * max_rows, n_heads, segments, kExactPartialHeader + head_dim], where split.
@@ -184,9 +189,11 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
   const int64_t most_keys = past + last_row / p.group + 1;
   // Rows that are not there see none: no tile is full for them.
   const int64_t fewest_keys = limit_of(0);
-  const int64_t begin = split ? only_segment * kSegment : 0;
+  // No row of the block sees a key before this tile.
+  const int64_t first_tile = max(fewest_keys - p.window, int64_t{0}) / kTile * kTile;
+  const int64_t begin = split ? only_segment * kSegment : first_tile / kSegment * kSegment;
   const int64_t end = split ? min(begin + kSegment, most_keys) : most_keys;
-  if (begin >= end) return;
+  if (begin >= end || end <= first_tile) return;
 
   for (int i = tid; i < kTile * (kDim + 4) + kTile * kDim; i += kThreads) keys[i] = 0.0f;
   for (int i = tid; i < kRows * kDim; i += kThreads) {
@@ -218,7 +225,7 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
     float sums[kOwnSums] = {};
     float weighted[kOwnRows][kParts][4] = {};
     const int64_t segment_end = min(segment + kSegment, end);
-    for (int64_t first = segment; first < segment_end; first += kTile) {
+    for (int64_t first = max(segment, first_tile); first < segment_end; first += kTile) {
       const int count = static_cast<int>(min(segment_end - first, int64_t{kTile}));
       __syncthreads();
       if (head_dim % 8 == 0) {
@@ -251,7 +258,8 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
       for (int i = 0; i < kOwnRows; ++i) {
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-          const bool visible = first + column + 16 * j < limits[i];
+          const int64_t key = first + column + 16 * j;
+          const bool visible = key < limits[i] && key >= limits[i] - p.window;
           scores[(row_group * kOwnRows + i) * kScoreStride + column + 16 * j] = visible ? s[i][j] : -INFINITY;
         }
       }
@@ -272,7 +280,7 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
       for (int offset = kLanes / 2; offset > 0; offset /= 2) {
         largest = max_of(__shfl_xor_sync(0xFFFFFFFFu, largest, offset), largest);
       }
-      const bool any = first < own_limit;
+      const bool any = first < own_limit && first + kTile > own_limit - p.window;
       const float correction = any ? numerics::exp(maximum - largest) : 1.0f;
       maximum = largest;
 #pragma unroll
@@ -280,7 +288,8 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
         float sum = 0.0f;
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
-          const bool visible = first + 16 * k + own_lane * kOwnSums + i < own_limit;
+          const int64_t key = first + 16 * k + own_lane * kOwnSums + i;
+          const bool visible = key < own_limit && key >= own_limit - p.window;
           const float term = visible ? numerics::exp(e[k][i] - maximum) : 0.0f;
           row_scores[16 * k + i] = term;
           sum += term;
@@ -299,7 +308,8 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
           for (int x = 0; x < 4; ++x) weighted[i][c][x] *= factor;
         }
       }
-      const bool full = first + kTile <= fewest_keys && first_row + kRows <= n_rows;
+      const bool full =
+          first + kTile <= fewest_keys && first >= most_keys - p.window && first_row + kRows <= n_rows;
       for (int j = 0; j < kTile; j += 4) {
         if (j >= count) break;
         float4 e4[kOwnRows];
@@ -318,7 +328,8 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
           for (int i = 0; i < kOwnRows; ++i) {
             const float w = y == 0 ? e4[i].x : (y == 1 ? e4[i].y : (y == 2 ? e4[i].z : e4[i].w));
             // A row must not touch keys that it does not see: 0 times infinity would be NaN.
-            if (full || first + j + y < limits[i]) {
+            const int64_t key = first + j + y;
+            if (full || (key < limits[i] && key >= limits[i] - p.window)) {
 #pragma unroll
               for (int c = 0; c < kParts; ++c) {
                 weighted[i][c][0] = fmaf(w, v[c].x, weighted[i][c][0]);
@@ -332,6 +343,8 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
       }
     }
 
+    /// Whether a row sees keys of this segment.
+    const auto sees = [&](int64_t limit) { return segment < limit && segment + kSegment > limit - p.window; };
     if (split) {
       const int64_t n_heads = p.cache.n_kv_heads * p.group;
       const int64_t stride = kExactPartialHeader + head_dim;
@@ -341,7 +354,7 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
         const int64_t head = kv_head * p.group + row % p.group;
         return p.partials + ((token * n_heads + head) * p.segments + only_segment) * stride;
       };
-      if (segment < own_limit) {
+      if (sees(own_limit)) {
         float* partial = partial_of(own_row);
         if (own_lane == 0) partial[0] = maximum;
 #pragma unroll
@@ -349,7 +362,7 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
       }
 #pragma unroll
       for (int i = 0; i < kOwnRows; ++i) {
-        if (segment >= limits[i]) continue;
+        if (!sees(limits[i])) continue;
         float* partial = partial_of(row_group * kOwnRows + i) + kExactPartialHeader;
 #pragma unroll
         for (int c = 0; c < kParts; ++c) {
@@ -363,7 +376,7 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
       return;
     }
 
-    const bool any = segment < own_limit;
+    const bool any = sees(own_limit);
     const float merged = max_of(maximum, total_maximum);
     const float c_total = any ? numerics::exp(total_maximum - merged) : 1.0f;
     const float c_segment = any ? numerics::exp(maximum - merged) : 0.0f;
@@ -380,7 +393,7 @@ __global__ void __launch_bounds__(kThreads) attend(const ExactParams p, int64_t 
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < kOwnRows; ++i) {
-      if (segment >= limits[i]) continue;
+      if (!sees(limits[i])) continue;
       const float c0 = factors[2 * (row_group * kOwnRows + i)];
       const float c1 = factors[2 * (row_group * kOwnRows + i) + 1];
 #pragma unroll
@@ -435,7 +448,7 @@ __global__ void __launch_bounds__(kThreads) merge_segments(const ExactParams p) 
     float maximum = -INFINITY;
     float sums[kSums] = {};
     float weighted = 0.0f;
-    for (int64_t s = 0; s < n; ++s) {
+    for (int64_t s = max(limit - p.window, int64_t{0}) / kSegment; s < n; ++s) {
       const float* partial = partials + s * stride;
       const float merged = max_of(partial[0], maximum);
       const float c_row = numerics::exp(maximum - merged);

@@ -39,6 +39,7 @@ void launch_exact(const AttentionContext& context, const AttentionArgs& args) {
   params.cache = args.cache;
   params.group = static_cast<int>(shape.group());
   params.scale = args.scale;
+  params.window = args.window > 0 ? args.window : args.max_context;
   params.max_rows = args.max_rows;
   params.segments = plan.segments;
   params.partials = static_cast<float*>(context.scratch);

@@ -104,6 +104,22 @@ struct SiluMulQuantizeArgs {
 };
 void silu_mul_quantize(const SiluMulQuantizeArgs& args, cudaStream_t stream);
 
+/// x += bias, x f32 [tokens, n], bias [n].
+struct AddBiasArgs {
+  MutableMatrix x;
+  const float* bias = nullptr;
+};
+void add_bias(const AddBiasArgs& args, cudaStream_t stream);
+
+/// RmsNorm of every head by itself, in place. x f32 [tokens, heads * head_dim], weight [head_dim].
+struct HeadNormArgs {
+  MutableMatrix x;
+  int64_t head_dim = 0;
+  const float* weight = nullptr;
+  float eps = 0.0f;
+};
+void head_norm(const HeadNormArgs& args, cudaStream_t stream);
+
 /// RoPE on q and k, a Hadamard transform of their heads where `rotate`, then k and v into the cache:
 /// RopeAppend of kernels/ops.h. q [tokens, n_heads * head_dim] f32 is changed in place, k and v [tokens,
 /// n_kv_heads * head_dim] are only read. cos, sin [positions, head_dim / 2]; slots[t] < 0: not stored.

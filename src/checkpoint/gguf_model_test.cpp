@@ -1,4 +1,4 @@
-#include "checkpoint/gguf_llama.h"
+#include "checkpoint/gguf_model.h"
 
 #include <functional>
 
@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "checkpoint/gguf_checkpoint.h"
+#include "checkpoint/gguf_tensors.h"
 #include "checkpoint/testing/tiny_gguf.h"
 
 namespace atom {
@@ -34,7 +35,7 @@ void expect_contains(const std::string& text, const std::string& part) {
   EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
 }
 
-TEST(GgufLlama, MakesConfig) {
+TEST(GgufModel, MakesConfig) {
   TinyLlama tiny;
   tiny.head_dim = 32;
   tiny.tied = false;
@@ -49,7 +50,7 @@ TEST(GgufLlama, MakesConfig) {
       R"("bos_token_id":1,"eos_token_id":2,"pad_token_id":2})");
 }
 
-TEST(GgufLlama, FillsInDefaults) {
+TEST(GgufModel, FillsInDefaults) {
   GgufBuilder builder = make_tiny_metadata({});
   for (const char* key : {"llama.attention.head_count_kv", "llama.attention.key_length", "llama.vocab_size",
                           "llama.rope.freq_base", "tokenizer.ggml.bos_token_id"}) {
@@ -66,7 +67,7 @@ TEST(GgufLlama, FillsInDefaults) {
   EXPECT_FALSE(config.contains("bos_token_id"));
 }
 
-TEST(GgufLlama, ListsSeveralEndTokens) {
+TEST(GgufModel, ListsSeveralEndTokens) {
   const auto eos = [](GgufBuilder builder) {
     const std::string bytes = builder.build();
     return open(bytes).config().at("eos_token_id").dump();
@@ -83,14 +84,15 @@ TEST(GgufLlama, ListsSeveralEndTokens) {
             "5");
 }
 
-TEST(GgufLlama, RefusesWhatItDoesNotKnow) {
+TEST(GgufModel, RefusesWhatItDoesNotKnow) {
   const auto with = [](const std::function<void(GgufBuilder&)>& change) {
     GgufBuilder builder = make_tiny_metadata({});
     change(builder);
     return open_error(builder);
   };
   expect_contains(with([](auto& b) { b.add_string("general.architecture", "mamba"); }),
-                  "tiny.gguf: general.architecture: expected \"llama\", found \"mamba\"");
+                  "tiny.gguf: general.architecture: expected one of \"llama\", \"qwen2\", \"qwen3\", found "
+                  "\"mamba\"");
   expect_contains(with([](auto& b) { b.remove("general.architecture"); }),
                   "\"general.architecture\" is missing");
   expect_contains(with([](auto& b) { b.remove("llama.block_count"); }), "\"llama.block_count\" is missing");
@@ -120,31 +122,79 @@ TEST(GgufLlama, RefusesWhatItDoesNotKnow) {
   expect_contains(with([](auto& b) { b.add_f32("llama.rope.freq_base", -1); }), "llama.rope.freq_base");
   expect_contains(with([](auto& b) { b.add_f32("llama.attention.layer_norm_rms_epsilon", 0); }),
                   "layer_norm_rms_epsilon");
-  expect_contains(with([](auto& b) { b.add_string("llama.rope.scaling.type", "yarn"); }),
-                  "llama.rope.scaling.type: expected \"none\", found \"yarn\", which is not supported");
-  expect_contains(with([](auto& b) { b.add_f32("llama.rope.scaling.factor", 4); }),
-                  "llama.rope.scaling.factor: expected 1, found 4");
-  expect_contains(with([](auto& b) { b.add_f32("llama.rope.scale_linear", 2); }),
-                  "llama.rope.scale_linear: expected 1");
   expect_contains(with([](auto& b) { b.add_u32("llama.expert_count", 8); }),
                   "llama.expert_count: expected 0, found 8");
   expect_contains(with([](auto& b) { b.add_bool("llama.attention.causal", false); }),
                   "llama.attention.causal");
-  expect_contains(with([](auto& b) { b.add_u32("llama.attention.sliding_window", 8); }),
-                  "metadata key \"llama.attention.sliding_window\" is not supported");
+  expect_contains(with([](auto& b) { b.add_f32("llama.attention.scale", 8); }),
+                  "metadata key \"llama.attention.scale\" is not supported");
+  expect_contains(with([](auto& b) { b.add_u64("llama.attention.sliding_window", 1ull << 40); }),
+                  "llama.attention.sliding_window: expected at most");
+  expect_contains(with([](auto& b) { b.add_u32("llama.pooling_type", 2); }),
+                  "llama.pooling_type: expected 0, found 2");
+  expect_contains(with([](auto& b) { b.add_string("general.type", "adapter"); }),
+                  "general.type: expected \"model\", found \"adapter\"");
   expect_contains(with([](auto& b) { b.add_u32("tokenizer.ggml.bos_token_id", 288); }),
                   "tokenizer.ggml.bos_token_id: expected an id below the vocabulary size 288, found 288");
   expect_contains(with([](auto& b) { b.add_u32("llama.vocab_size", 287); }),
                   "tokenizer.ggml.tokens: expected at most llama.vocab_size = 287 tokens, found 288");
   expect_contains(with([](auto& b) { b.add_u32("llama.block_count", 65537); }),
                   "llama.block_count: expected at most 65536");
+  // What real files say beside.
   EXPECT_EQ(with([](auto& b) {
-              b.add_string("llama.rope.scaling.type", "none").add_f32("llama.rope.scaling.factor", 1);
+              b.add_string("llama.tensor_data_layout", "Meta AI original pth")
+                  .add_string("general.type", "model")
+                  .add_u32("general.file_type", 2)
+                  .add_f32("general.sampling.temp", 0.6f)
+                  .add_string("quantize.imatrix.file", "x.dat")
+                  .add_u32("llama.expert_count", 0)
+                  .add_bool("llama.rope.scaling.finetuned", true);
             }),
             "no error");
 }
 
-TEST(GgufLlama, MapsNamesAndRefusesOthers) {
+TEST(GgufModel, KnowsMistralAndQwen) {
+  const auto config_of = [](const GgufBuilder& builder) {
+    const std::string bytes = builder.build();
+    return open(bytes).config();
+  };
+  const auto mistral = config_of(make_tiny_metadata({}).add_u32("llama.attention.sliding_window", 12));
+  EXPECT_EQ(mistral["architectures"].dump(), R"(["MistralForCausalLM"])");
+  EXPECT_EQ(mistral["model_type"], "mistral");
+  EXPECT_EQ(mistral["sliding_window"], 12);
+  EXPECT_FALSE(mistral.contains("attention_bias"));
+
+  TinyLlama tiny;
+  tiny.architecture = "qwen2";
+  const std::string bytes =
+      make_tiny_builder(tiny).add_tensor("blk.1.attn_k.bias", {32}, 0, std::string(128, 'x')).build();
+  const auto qwen2 = open(bytes);
+  EXPECT_EQ(qwen2.config()["architectures"].dump(), R"(["Qwen2ForCausalLM"])");
+  EXPECT_EQ(qwen2.config()["model_type"], "qwen2");
+  EXPECT_FALSE(qwen2.config().contains("sliding_window"));
+  EXPECT_TRUE(qwen2.contains("model.layers.1.self_attn.k_proj.bias"));
+  // Rows of q and k are in Hugging Face's order already.
+  const auto tensors = test_support::make_tiny_tensors(tiny);
+  std::vector<float> q(tensors[2].values.size());
+  qwen2.read_float("model.layers.0.self_attn.q_proj.weight", q);
+  EXPECT_EQ(q, tensors[2].values);
+
+  tiny.architecture = "qwen3";
+  const std::string norms = make_tiny_metadata(tiny)
+                                .add_tensor("blk.0.attn_q_norm.weight", {16}, 0, std::string(64, 'x'))
+                                .add_tensor("blk.0.attn_k_norm.weight", {16}, 0, std::string(64, 'x'))
+                                .add_u32("qwen3.attention.sliding_window", 7)
+                                .build();
+  const auto qwen3 = open(norms);
+  EXPECT_EQ(qwen3.config()["model_type"], "qwen3");
+  EXPECT_EQ(qwen3.config()["use_sliding_window"], true);
+  EXPECT_EQ(qwen3.names(), (std::vector<std::string>{"model.layers.0.self_attn.q_norm.weight",
+                                                     "model.layers.0.self_attn.k_norm.weight"}));
+  expect_contains(open_error(make_tiny_metadata(tiny).add_u32("qwen3.expert_count", 8)),
+                  "qwen3.expert_count: expected 0, found 8");
+}
+
+TEST(GgufModel, MapsNamesAndRefusesOthers) {
   const std::string bytes = make_tiny_builder({}).build();
   const auto names = open(bytes).names();
   EXPECT_EQ(names.size(), 20u);
@@ -157,13 +207,13 @@ TEST(GgufLlama, MapsNamesAndRefusesOthers) {
   EXPECT_EQ(names[19], "model.norm.weight");
 
   for (const char* name :
-       {"rope_freqs.weight", "blk.0.ffn_gate_exps.weight", "blk.0.attn_q", "blk.0.attn_q.scale",
+       {"blk.0.attn_q_norm.weight", "blk.0.ffn_gate_exps.weight", "blk.0.attn_q", "blk.0.attn_q.scale",
         "blk..attn_q.weight", "blk.00.attn_q.weight", "blk.-1.attn_q.weight", "blk.0.attn_norm.bias", "blk.0",
         "blk.", "blk", "blk.99999999999999999999.attn_q.weight", "model.embed_tokens.weight",
         "blk.0.attn_q.weight.x"}) {
-    expect_contains(
-        open_error(make_tiny_metadata({}).add_tensor(name, {1}, 0, "abcd")),
-        std::string("tiny.gguf: tensor \"") + name + "\" does not belong to a supported Llama model");
+    expect_contains(open_error(make_tiny_metadata({}).add_tensor(name, {1}, 0, "abcd")),
+                    std::string("tiny.gguf: tensor \"") + name +
+                        "\" does not belong to a supported model of architecture \"llama\"");
   }
   expect_contains(open_error(make_tiny_metadata({}).add_tensor("blk.2.attn_norm.weight", {1}, 0, "abcd")),
                   "the model has only 2 layers");
@@ -178,7 +228,7 @@ TEST(GgufLlama, MapsNamesAndRefusesOthers) {
       "expected F32, F16 or BF16, found Q8_0");
 }
 
-TEST(GgufLlama, InterleavedRowsAreAPermutation) {
+TEST(GgufModel, InterleavedRowsAreAPermutation) {
   // Head size 6: Hugging Face's rows 0 1 2 | 3 4 5 are GGUF's 0 2 4 | 1 3 5.
   const int64_t expected[] = {0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11};
   for (int64_t row = 0; row < 12; ++row) EXPECT_EQ(interleaved_row(row, 6), expected[row]);
