@@ -100,12 +100,12 @@ def main():
         tokenizer.save(str(folder / "tokenizer.json"))
         models.append((name, folder, tokenizer))
     rows = [measure(options.atom, *model, *text) for model in models for text in texts]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    commit = run([options.atom, "bench", "tokenize", models[0][1], "--text", texts[0][1], "--repeats", 1, "--json"])["commit"]
     cpu = [line for line in open("/proc/cpuinfo") if line.startswith("model name")]
     results = {
-        "commit": commit.stdout.strip(),
+        "commit": commit,
         "machine": f"{cpu[0].split(':')[1].strip() if cpu else platform.machine()}, one thread",
-        "command": f"scripts/measure_tokenizers.py build/release/apps/atom/atom --text {options.text.name}",
+        "command": f"scripts/measure_tokenizers.py {options.atom} --text {options.text.name} --bytes {options.bytes}",
         "rows": rows,
     }
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")

@@ -1,6 +1,7 @@
 #include "text/regex.h"
 
 #include <algorithm>
+#include <chrono>
 #include <ctime>
 
 #include "base/error.h"
@@ -22,24 +23,46 @@ struct MatchDataDeleter {
   void operator()(pcre2_match_data* p) const { pcre2_match_data_free(p); }
 };
 
-/// Steps of one match, in proportion to the text: patterns in use take a few for each byte.
+// Steps of backtracking in one search, in proportion to the text: patterns in use take a few for each byte.
 constexpr size_t kStepsPerByte = 100;
 constexpr size_t kLeastSteps = 1000;
 constexpr size_t kMostSteps = 20'000'000;
-/// Time for all matches in a text. Patterns in use take about 50 ns for each byte.
-constexpr double kSecondsPerByte = 2e-6;
-constexpr double kLeastSeconds = 0.1;
-constexpr int kMatchesBetweenLooks = 16;
-
-/// Processor time of this thread, in seconds: another process that takes the processor does not count.
-double thread_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
 constexpr uint32_t kHeapLimitKiB = 64 * 1024;
 constexpr size_t kMaxPatternBytes = 64 * 1024;
+// Places that one search tries before the time is looked at.
+constexpr size_t kStretch = 256;
+
+/// Stops patterns that look far ahead, or back, from every place of a text: a search of its own is within the
+/// limits there, but all of them take the square of the text. Time is the thread's own, so that a busy
+/// machine does not count.
+class TimeLimit {
+ public:
+  explicit TimeLimit(size_t bytes) : seconds_(kSeconds + kSecondsPerByte * static_cast<double>(bytes)) {}
+
+  bool is_over() {
+    if ((++calls_ & 3) != 0) return false;
+    const auto now = std::chrono::steady_clock::now();
+    if (now - looked_ < std::chrono::milliseconds(50)) return false;
+    looked_ = now;
+    return thread_seconds() - begin_ > seconds_;
+  }
+
+ private:
+  // Far more than any pre-tokenizer in use takes: some 50 ns for each byte.
+  static constexpr double kSeconds = 0.2;
+  static constexpr double kSecondsPerByte = 2e-6;
+
+  static double thread_seconds() {
+    timespec time{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+  }
+
+  double seconds_;
+  double begin_ = thread_seconds();
+  std::chrono::steady_clock::time_point looked_ = std::chrono::steady_clock::now();
+  uint32_t calls_ = 0;
+};
 
 std::string error_text(int code) {
   PCRE2_UCHAR buffer[256];
@@ -66,7 +89,8 @@ Regex::Regex(std::string_view pattern, std::string field) : code_(std::make_uniq
   pcre2_set_parens_nest_limit(context.get(), 100);
   int error = 0;
   PCRE2_SIZE offset = 0;
-  const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
+  const uint32_t options =
+      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT;
   code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), options, &error,
                               &offset, context.get());
   require(code_->code != nullptr, "{}: pattern \"{}\" does not compile at byte {}: {}", code_->field,
@@ -92,21 +116,22 @@ void Regex::find_all(std::string_view text, std::vector<Match>& out) const {
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   size_t start = 0;
   size_t last_end = std::string_view::npos;
-  double deadline = 0;  // set at the first look: most texts end before it
-  int matches = 0;
+  TimeLimit limit(text.size());
   while (start <= text.size()) {
-    if (++matches % kMatchesBetweenLooks == 0) {
-      const double now = thread_seconds();
-      if (deadline == 0) deadline = now + kLeastSeconds + kSecondsPerByte * static_cast<double>(text.size());
-      require(now < deadline, "{}: pattern takes too long for a text of {} bytes", code_->field, text.size());
-    }
+    require(!limit.is_over(), "{}: pattern takes too long on a text of {} bytes", code_->field, text.size());
+    const size_t last_start = std::min(start + kStretch, text.size());
+    pcre2_set_offset_limit(context.get(), last_start);
     int rc =
         pcre2_match(code_->code, subject, text.size(), start, PCRE2_NO_UTF_CHECK, data.get(), context.get());
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
       rc = pcre2_match(code_->code, subject, text.size(), start, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
                        data.get(), context.get());
     }
-    if (rc == PCRE2_ERROR_NOMATCH) return;
+    if (rc == PCRE2_ERROR_NOMATCH) {
+      start = last_start + 1;
+      while (start < text.size() && (static_cast<uint8_t>(text[start]) & 0xC0) == 0x80) ++start;
+      continue;
+    }
     require(rc >= 0, "{}: pattern cannot be matched against a text of {} bytes: {}", code_->field,
             text.size(), error_text(rc));
     const PCRE2_SIZE* ovector = pcre2_get_ovector_pointer(data.get());

@@ -24,7 +24,8 @@ class Regex {
   Regex& operator=(Regex&&) noexcept;
 
   /// Appends all matches in `text` (well-formed UTF-8) in order, not overlapping; an empty match right behind
-  /// the previous match is passed over. Throws Error when the pattern backtracks beyond PCRE2's limits.
+  /// the previous match is passed over. Throws Error when the pattern backtracks beyond PCRE2's limits,
+  /// or takes far longer on the text than any that cuts words does.
   void find_all(std::string_view text, std::vector<Match>& out) const;
 
  private:

@@ -268,10 +268,30 @@ TEST(Regex, DialectIsTranslated) {
   }
 }
 
+TEST(Regex, FindsMatchesFarApart) {
+  const Regex regex("b", "pattern");
+  for (const char* filler : {"a", "\xE4\xB8\x80"}) {
+    std::string text;
+    while (text.size() < 70'000) text += filler;
+    const size_t first = text.size();
+    text += 'b' + text + 'b';
+    std::vector<Regex::Match> matches;
+    regex.find_all(text, matches);
+    ASSERT_EQ(matches.size(), 2u);
+    EXPECT_EQ(matches[0].begin, first);
+    EXPECT_EQ(matches[1].end, text.size());
+  }
+}
+
 TEST(Regex, RunawayPatternIsStopped) {
   const Regex regex("(a|a)+$", "pattern");
   std::vector<Regex::Match> matches;
   EXPECT_THROW(regex.find_all(std::string(60, 'a') + "c", matches), Error);
+  // Each place looks ahead to the end of the text.
+  const Regex ahead(translate_oniguruma("\\d{1,3}(?=(?:\\d{3})*\\b)", "pattern"), "pattern");
+  EXPECT_THROW(ahead.find_all(std::string(100'000, '1'), matches), Error);
+  const Regex never("(?=(?:1{3})+y)1", "pattern");
+  EXPECT_THROW(never.find_all(std::string(100'000, '1') + "zy", matches), Error);
 }
 
 TEST(Json, DepthAndSyntax) {
