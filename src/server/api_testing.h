@@ -9,11 +9,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/byte_level.h"
 #include "base/error.h"
 #include "server/api.h"
 #include "server/request_fields.h"
 #include "server/submitter.h"
-#include "base/byte_level.h"
 #include "text/detokenizer.h"
 
 namespace atom::server::test_support {

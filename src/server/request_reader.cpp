@@ -49,7 +49,8 @@ RequestReader::Event RequestReader::read(std::string_view& input) {
     ++empty_lines_;
   }
   // Half of one: the parser would take it for a method.
-  if (!head_done_ && header_bytes_ == 0 && empty_lines_ < kEmptyLines && input == "\r") return Event::need_more;
+  if (!head_done_ && header_bytes_ == 0 && empty_lines_ < kEmptyLines && input == "\r")
+    return Event::need_more;
   if (head_done_ && parser_->is_done()) return finish();
   while (!input.empty()) {
     boost::system::error_code error;

@@ -24,8 +24,9 @@ inline std::string environment(const char* name) {
 
 /// Runs an oracle script with the Python of ATOM_TEST_PYTHON; true when it succeeds.
 inline bool run_oracle(const std::string& script, const std::string& arguments) {
-  const std::string command = fmt::format("'{}' '{}' {}", environment("ATOM_TEST_PYTHON"),
-                                          (test_support::source_root() / "scripts/oracles" / script).string(), arguments);
+  const std::string command =
+      fmt::format("'{}' '{}' {}", environment("ATOM_TEST_PYTHON"),
+                  (test_support::source_root() / "scripts/oracles" / script).string(), arguments);
   return std::system(command.c_str()) == 0;
 }
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <thread>
 
+#include "base/byte_level.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "bench.h"
@@ -15,7 +16,6 @@
 #include "precision.h"
 #include "report.h"
 #include "shapes.h"
-#include "base/byte_level.h"
 
 namespace atom::cli {
 namespace {
