@@ -67,6 +67,24 @@ class Safetensors:
         begin, end = self.header[name]["data_offsets"]
         return self.data[begin:end]
 
+    def floats(self, name):
+        """A tensor of F32, F16 or BF16 as a float32 array."""
+        import numpy as np
+
+        entry, raw = self.header[name], bytes(self.bytes_of(name))
+        if entry["dtype"] == "BF16":
+            array = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
+        else:
+            array = np.frombuffer(raw, {"F32": np.float32, "F16": np.float16}[entry["dtype"]]).astype(np.float32)
+        return array.reshape(entry["shape"])
+
+    def add(self, name, array):
+        """Appends an array of float32, float16 or int32."""
+        raw = array.tobytes()
+        self.header[name] = {"dtype": {"float32": "F32", "float16": "F16", "int32": "I32"}[str(array.dtype)],
+                             "shape": list(array.shape), "data_offsets": [len(self.data), len(self.data) + len(raw)]}
+        self.data += raw
+
     def remove(self, name):
         """Takes a tensor out and closes the gap."""
         begin, end = self.header.pop(name)["data_offsets"]
@@ -123,19 +141,32 @@ def add_gguf_rope(writer, config):
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
 
 
-def write_gguf(name, path, skip=(), change=None, architecture=None, quantize=None, **writer_options):
+def add_gguf_tokenizer(writer, folder, pre="gpt-2"):
+    """The byte-level BPE of the tiny models, with the words of the pre-tokenizer `pre`."""
+    import gguf
+
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocab = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
+    special = {token["content"] for token in tokenizer["added_tokens"]}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(vocab)
+    writer.add_token_types([gguf.TokenType.CONTROL if t in special else gguf.TokenType.NORMAL for t in vocab])
+    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+
+
+def write_gguf(name, path, skip=(), change=None, architecture=None, quantize=None, tokenizer=add_gguf_tokenizer, **writer_options):
     """Writes a tiny model as a GGUF file, as conversion scripts do: rows of q and k interleaved for llama's RoPE.
 
     skip: GGUF names of tensors to leave out. change(name, array): the array to write instead. architecture: another
-    name than the model's. quantize: a gguf.GGMLQuantizationType for the matrices whose rows allow it. writer_options: of
-    gguf.GGUFWriter.
+    name than the model's. quantize: a gguf.GGMLQuantizationType for the matrices whose rows allow it. tokenizer(writer,
+    folder): adds the tokenizer. writer_options: of gguf.GGUFWriter.
     """
     import gguf
     import numpy as np
 
     folder = GOLDEN / name
     config = json.loads((folder / "config.json").read_text())
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
     family = {"mistral": "llama"}.get(config["model_type"], config["model_type"])
     writer = gguf.GGUFWriter(str(path), architecture or family, **writer_options)
     writer.add_block_count(config["num_hidden_layers"])
@@ -152,26 +183,14 @@ def write_gguf(name, path, skip=(), change=None, architecture=None, quantize=Non
         writer.add_sliding_window(config["sliding_window"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
-    vocab = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
-    special = {token["content"] for token in tokenizer["added_tokens"]}
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(vocab)
-    writer.add_token_types([gguf.TokenType.CONTROL if t in special else gguf.TokenType.NORMAL for t in vocab])
-    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+    tokenizer(writer, folder)
     writer.add_bos_token_id(config["bos_token_id"])
     writer.add_eos_token_id(config["eos_token_id"])
 
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, family.upper()), config["num_hidden_layers"])
     file = Safetensors(folder / "model.safetensors")
     for hf_name in file.names():
-        entry = file.header[hf_name]
-        raw = bytes(file.bytes_of(hf_name))
-        if entry["dtype"] == "BF16":
-            array = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
-        else:
-            array = np.frombuffer(raw, {"F32": np.float32, "F16": np.float16}[entry["dtype"]]).astype(np.float32)
-        array = array.reshape(entry["shape"])
+        array = file.floats(hf_name)
         for part, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
             if part in hf_name and family == "llama":
                 array = array.reshape(config[heads], 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)

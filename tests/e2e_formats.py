@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from atom_cli import BINARY, GOLDEN, TEXT, Safetensors, assert_fails, copy_model, run, run_json, write_gguf
+from int4_models import int4_model
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "scripts" / "oracles"))
 import checkpoint_golden  # noqa: E402
@@ -66,47 +67,9 @@ def test_sharded_safetensors(tmp_path):
     assert name in assert_fails(run("inspect", folder), 1)
 
 
-def int4_model(folder, method):
-    """The tiny model with linear layers of 4 bits, and beside it the same in float16; returns both folders."""
-    quantized = copy_model("mha_wide_heads_f16", folder / method)
-    plain = copy_model("mha_wide_heads_f16", folder / f"{method}_plain")
-    file = Safetensors(quantized / "model.safetensors")
-    tensors, floats = {}, {}
-    random_order = np.random.default_rng(7)
-    for name in file.names():
-        entry = file.header[name]
-        array = np.frombuffer(bytes(file.bytes_of(name)), np.float16).reshape(entry["shape"])
-        tensors[name] = floats[name] = array
-        if "_proj" not in name:
-            continue
-        prefix, size = name.removesuffix(".weight"), 32
-        weight = array.T.astype(np.float32)  # [in, out]
-        group = np.arange(weight.shape[0]) // size
-        if method == "gptq":
-            group = random_order.permutation(group)
-        low = np.array([weight[group == g].min(axis=0) for g in range(group.max() + 1)])
-        high = np.array([weight[group == g].max(axis=0) for g in range(group.max() + 1)])
-        scale = (np.maximum((high - low) / 15, 1e-6)).astype(np.float16)
-        zero = np.clip(np.rint(-low / scale.astype(np.float32)), 0, 15).astype(np.int64)
-        q = np.clip(np.rint(weight / scale[group].astype(np.float32)) + zero[group], 0, 15).astype(np.int64)
-        del tensors[name]
-        parts = (checkpoint_int4.gptq_tensors(q, zero, group, 1, True) if method == "gptq"
-                 else checkpoint_int4.awq_tensors(q, zero))
-        tensors |= {part.replace("p.", prefix + ".", 1): value for part, value in parts.items()}
-        tensors[prefix + ".scales"] = scale
-        floats[name] = ((q - zero[group]).astype(np.float16) * scale[group]).T
-    config = json.loads((quantized / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": 32}
-    config["quantization_config"] |= {"desc_act": True} if method == "gptq" else {"version": "gemm", "zero_point": True}
-    (quantized / "config.json").write_text(json.dumps(config))
-    for target, values in ((quantized, tensors), (plain, floats)):
-        checkpoint_int4.save_file({n: np.ascontiguousarray(v) for n, v in values.items()}, target / "model.safetensors")
-    return quantized, plain
-
-
 @pytest.mark.parametrize("method", ["gptq", "awq"])
 def test_int4_checkpoint(tmp_path, method):
-    quantized, plain = int4_model(tmp_path, method)
+    quantized, plain = int4_model("mha_wide_heads_f16", tmp_path, method)
     assert perplexity(quantized) == perplexity(plain)
     said = run_json("inspect", quantized)
     assert said["quantization"] is None and said["bits_per_weight"] < run_json("inspect", plain)["bits_per_weight"]
