@@ -131,6 +131,10 @@ def main():
                 writer.write("expression", "{{ " + expression + " }}", [(messages, False, fixed)])
         for source in STATEMENTS:
             writer.write("statement", source, [(messages, False, fixed)])
+        # The same ones whatever other templates there are. Without folding of constants, for which jinja2 has rules of its
+        # own: where a slice's bounds are no integers, it is an error at run time and undefined when folded.
+        rng = random.Random(options.seed)
+        writer.made.optimized = False
         for _ in range(options.random):
             writer.write("random", random_template(rng), [(messages, False, fixed)])
     return 0
