@@ -137,6 +137,49 @@ def test_gguf_of_every_block_type(tmp_path):
     assert 1 < expected < 1e6 and perplexity(tmp_path / "blocks.gguf") == expected
 
 
+def test_an_order_without_index_is_refused(tmp_path):
+    quantized, _ = int4_model("mha_wide_heads_f16", tmp_path, "gptq")
+    file = Safetensors(quantized / "model.safetensors")
+    missing = "model.layers.1.mlp.up_proj.g_idx"
+    file.remove(missing)
+    file.write(quantized / "model.safetensors")
+    assert missing in assert_fails(run("inspect", quantized), 1)
+
+
+def test_a_head_of_its_own_is_not_ignored(tmp_path):
+    def with_head(change):
+        def tensors(file):
+            head = file.floats("model.embed_tokens.weight")
+            head[5, 3] += change
+            file.add("lm_head.weight", head)
+
+        return tensors
+
+    assert perplexity(copy_model("gqa_tied_f32", tmp_path / "same", tensors=with_head(0))) == perplexity(MODEL)
+    model = copy_model("gqa_tied_f32", tmp_path / "other", tensors=with_head(1))
+    for command in (["eval", "ppl", model, *EVAL], ["quantize", model, "-o", tmp_path / "out", "--recipe", "rtn"]):
+        error = assert_fails(run(*command), 1)
+        assert "lm_head.weight" in error and "tie_word_embeddings" in error
+
+
+def test_a_scale_of_the_last_tensor_is_seen_first(tmp_path):
+    import gguf
+
+    path = write_gguf("gqa_tied_f32", tmp_path / "model.gguf", quantize=gguf.GGMLQuantizationType.Q4_0)
+    (tensor,) = (t for t in gguf.GGUFReader(path).tensors if t.name == "blk.1.ffn_up.weight")
+    raw = bytearray(path.read_bytes())
+    raw[tensor.data_offset + 18 : tensor.data_offset + 20] = np.float16(np.nan).tobytes()
+    path.write_bytes(raw)
+    for command in (["generate", path, "-p", "a"], ["quantize", path, "-o", tmp_path / "out", "--recipe", "rtn"]):
+        result = run(*command)
+        assert "blk.1.ffn_up.weight" in assert_fails(result, 1) and len(result.stderr.splitlines()) == 1
+
+
+def test_a_quantization_of_null_is_none(tmp_path):
+    model = copy_model("gqa_tied_f32", tmp_path / "model", config=lambda config: config.update(quantization_config=None))
+    assert perplexity(model) == perplexity(MODEL)
+
+
 # --- a model that is larger than memory -------------------------------------------------------------------------------
 
 

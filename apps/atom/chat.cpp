@@ -184,6 +184,11 @@ void run(const Options& options) {
   const Device device(options.device);
   const auto checkpoint = Checkpoint::open(options.model);
   const text::Tokenizer tokenizer = load_tokenizer(*checkpoint);
+  // A template that fails is known before the weights are read.
+  Conversation greeting(*checkpoint);
+  if (options.system) greeting.add("system", *options.system);
+  greeting.add("user", "Hello");
+  greeting.encode(tokenizer);
   const auto model = load_model(*checkpoint, device);
   Chat chat(options, *checkpoint, tokenizer, *model);
   install_handlers();

@@ -91,7 +91,6 @@ Device::Device(const DeviceOptions& options) : pool_(thread_count(options.thread
     context_.memory = gpu.memory;
     context_.exact = !options.fast;
     description_ = fmt::format("cuda:{} ({})", *index, gpu.description);
-    spdlog::info("{}, {} kernels", description_, context_.exact ? "exact" : "fast");
     return;
   }
   if (options.fast) {
@@ -99,8 +98,15 @@ Device::Device(const DeviceOptions& options) : pool_(thread_count(options.thread
                                          : "--fast is of the GPU's kernels, and --isa chooses the CPU");
   }
   description_ = "cpu";
-  spdlog::info("cpu with {} ({} thread{})", name_of(context_.isa), pool_.size(),
-               pool_.size() == 1 ? "" : "s");
+}
+
+void Device::announce() const {
+  if (gpu_) {
+    spdlog::info("{}, {} kernels", description_, context_.exact ? "exact" : "fast");
+  } else {
+    spdlog::info("cpu with {} ({} thread{})", name_of(context_.isa), pool_.size(),
+                 pool_.size() == 1 ? "" : "s");
+  }
 }
 
 namespace {
@@ -151,6 +157,7 @@ void add_kv_cache_option(CLI::App& command, std::optional<KvFormat>& format) {
 std::unique_ptr<Model> load_model(const Checkpoint& checkpoint, const Device& device) {
   auto model = Model::load(checkpoint, device.context());
   throw_if_interrupted();
+  device.announce();
   std::map<std::string, int> kernels, slow;
   for (const auto& [name, info] : model->linear_infos()) {
     if (!info.reason.empty()) ++slow[fmt::format("{}: {}", info.kernel, info.reason)];

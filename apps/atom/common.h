@@ -74,11 +74,15 @@ struct DeviceOptions {
   void add_to(CLI::App& command, bool with_fast = true);
 };
 
-/// The device that the options ask for, and its threads. Says on the log what it is.
+/// The device that the options ask for, and its threads.
 class Device {
  public:
   /// Throws UsageError for an instruction set or device that is not there.
   explicit Device(const DeviceOptions& options);
+
+  /// Says on the log what it is: once the work begins, so that a model that cannot be read is one line of
+  /// error.
+  void announce() const;
 
   const DeviceContext& context() const { return context_; }
   int threads() const { return pool_.size(); }

@@ -13,6 +13,7 @@
 #include "documents.h"
 #include "engine/stop_tokens.h"
 #include "eval/perplexity.h"
+#include "model/weights.h"
 #include "quant/pipeline.h"
 #include "weight_size.h"
 
@@ -247,6 +248,14 @@ void run(const Options& options) {
   std::vector<int32_t> eval_tokens;
   {
     const auto checkpoint = options.source.open(device, options.seed);
+    if (!is_quantized(checkpoint->config())) {
+      // What is wrong with the last tensor is known before the long work.
+      const ModelConfig config =
+          ModelConfig::from_json(checkpoint->config(), checkpoint->path().string() + ": config");
+      check_tensor_names(*checkpoint, config);
+      check_values(*checkpoint, config);
+      device.announce();
+    }
     CalibrationSet set;
     if (options.source.is_random()) {
       if (calibrated) set = random_calibration(options, *checkpoint);

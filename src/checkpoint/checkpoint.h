@@ -57,6 +57,8 @@ class Checkpoint {
   /// Names of the tensors in the order of the file.
   virtual std::vector<std::string> names() const = 0;
   virtual bool contains(const std::string& name) const = 0;
+  /// What the file calls the tensor, for errors; GGUF has names of its own.
+  virtual std::string name_in_file(const std::string& name) const { return name; }
   virtual TensorInfo info(const std::string& name) const = 0;
 
   /// Plain types: a view of the mapped file, copied only when misaligned or when rows must be reordered.
@@ -73,6 +75,10 @@ class Checkpoint {
   /// Hugging Face tokenizer_config.json: chat_template, bos_token, eos_token, model_max_length, ... An empty
   /// object when a directory has none.
   virtual const nlohmann::ordered_json& tokenizer_config() const = 0;
+
+  /// Whether the scales of a block-quantized tensor are neither NaN nor infinite. Looks at nothing else, so
+  /// that it takes little time and no memory; true for other tensors.
+  virtual bool has_finite_scales(const std::string&) const { return true; }
 
   /// Whether there is a tokenizer: packed models that were random have none.
   virtual bool has_tokenizer() const { return true; }

@@ -66,6 +66,17 @@ TensorInfo GgufCheckpoint::info(const std::string& name) const {
           plain_dtype(tensor.type).value_or(DType::f32)};
 }
 
+std::string GgufCheckpoint::name_in_file(const std::string& name) const {
+  return contains(name) ? std::string(find(name).item.tensor->name) : name;
+}
+
+bool GgufCheckpoint::has_finite_scales(const std::string& name) const {
+  const Entry& entry = find(name);
+  const bool finite = atom::has_finite_scales(entry.item.tensor->type, entry.item.tensor->bytes);
+  if (entry.item.part->mapping) entry.item.part->mapping->release(entry.item.tensor->bytes);
+  return finite;
+}
+
 Tensor GgufCheckpoint::load(const std::string& name) const {
   const Entry& entry = find(name);
   const GgufTensor& tensor = *entry.item.tensor;

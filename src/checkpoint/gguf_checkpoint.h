@@ -28,6 +28,8 @@ class GgufCheckpoint : public Checkpoint {
   std::vector<std::string> names() const override;
   bool contains(const std::string& name) const override;
   TensorInfo info(const std::string& name) const override;
+  std::string name_in_file(const std::string& name) const override;
+  bool has_finite_scales(const std::string& name) const override;
   Tensor load(const std::string& name) const override;
   void read_float(const std::string& name, std::span<float> out) const override;
   const nlohmann::ordered_json& tokenizer_json() const override;

@@ -55,4 +55,7 @@ std::optional<DType> plain_dtype(GgmlType type);
 /// bit for bit (gguf_blocks.h has the formulas).
 void dequantize(GgmlType type, std::span<const std::byte> in, std::span<float> out);
 
+/// Whether the FP16 scales of whole blocks are neither NaN nor infinite; true for types without such scales.
+bool has_finite_scales(GgmlType type, std::span<const std::byte> in);
+
 }  // namespace atom

@@ -97,6 +97,9 @@ HfInt4Checkpoint::Layer HfInt4Checkpoint::read_layer(const std::string& prefix) 
   expect_shape(".scales", scales, {layer.groups, layer.out});
   layer.dtype = scales.dtype;
   layer.bytes = values.bytes + zeros.bytes + scales.bytes;
+  require(!int4_.own_order || base_->contains(prefix + ".g_idx"),
+          "{}: tensor \"{}.g_idx\" is missing, which quantization_config.desc_act needs", file,
+          printable(prefix));
   if (!awq && base_->contains(prefix + ".g_idx")) {
     const TensorInfo index = get(".g_idx", {DType::i32}, 1);
     expect_shape(".g_idx", index, {layer.in});

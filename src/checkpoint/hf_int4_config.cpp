@@ -24,7 +24,6 @@ const std::set<std::string_view>& fields_without_meaning() {
                                                      "damp_auto_increment",
                                                      "damp_percent",
                                                      "dataset",
-                                                     "desc_act",
                                                      "disable_exllama",
                                                      "do_fuse",
                                                      "exllama_config",
@@ -174,7 +173,9 @@ HfInt4Config HfInt4Config::from_json(const Json& json, const std::string& source
   reader.one_of("zero_point", {true});
   reader.one_of("pack_dtype", {"int32"});
   reader.one_of("is_marlin_format", {false});
-  if (awq) reader.one_of("desc_act", {false});
+  const Json* order =
+      reader.one_of("desc_act", awq ? std::vector<Json>{false} : std::vector<Json>{false, true});
+  config.own_order = order != nullptr && *order == true;
   if (awq) reader.one_of("checkpoint_format", {"gemm"});
   if (const Json* backend = reader.find("backend"); backend != nullptr && awq) {
     require(*backend != "llm-awq", "{}.backend: the layout of \"llm-awq\" is not supported", reader.where());

@@ -16,6 +16,8 @@ struct HfInt4Config {
   int64_t group_size = 128;
   /// GPTQ's first format stores zero points minus one.
   bool zeros_minus_one = false;
+  /// Inputs were quantized in an order of their own, which g_idx says.
+  bool own_order = false;
   /// All zero points are 8.
   bool symmetric = false;
   /// Parts of the names of modules that are not quantized.

@@ -37,6 +37,12 @@ std::vector<std::string> linears_of(LayerInput input);
 /// "model.layers.N."
 std::string layer_prefix(int64_t layer);
 
+/// Whether a config.json has a quantization_config; JSON null is none.
+inline bool is_quantized(const nlohmann::ordered_json& config) {
+  const auto it = config.find("quantization_config");
+  return it != config.end() && !it->is_null();
+}
+
 /// `quantization_config` of config.json: every setting that made the checkpoint.
 struct QuantizationConfig {
   std::string recipe = "atom";

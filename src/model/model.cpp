@@ -141,13 +141,15 @@ std::unique_ptr<Model> Model::load(const Checkpoint& checkpoint, const DeviceCon
   model->device_ = &device;
   model->config_ = ModelConfig::from_json(checkpoint.config(), source + ": config");
   const ModelConfig& config = model->config_;
-  if (checkpoint.config().contains("quantization_config")) {
+  if (is_quantized(checkpoint.config())) {
     model->quantization_ =
         QuantizationConfig::from_json(checkpoint.config()["quantization_config"], source + ": config");
   }
   const auto& quantization = model->quantization_;
   model->check_quantization(source);
 
+  if (!quantization) check_tensor_names(checkpoint, config);
+  if (!quantization && !shapes_only) check_values(checkpoint, config);
   WeightReader reader(checkpoint, shapes_only);
   model->embedding_ =
       to_memory(reader.floats("model.embed_tokens.weight", {config.vocab, config.hidden}), device.memory);

@@ -40,6 +40,18 @@ bool fits_half(const Tensor& tensor) {
   return fits;
 }
 
+/// The name in errors: that of the file, and behind it Hugging Face's where that is another.
+std::string label_of(const Checkpoint& checkpoint, const std::string& name) {
+  const std::string own = checkpoint.name_in_file(name);
+  return own == name ? name : fmt::format("{} ({})", own, name);
+}
+
+void require_half(const Checkpoint& checkpoint, const std::string& name, const Tensor& tensor) {
+  require(fits_half(tensor),
+          "{}: tensor {}: has values that are NaN or infinite, or beyond the 65504 of FP16",
+          checkpoint.path().string(), label_of(checkpoint, name));
+}
+
 bool ends_with(const std::string& text, const std::string& suffix) {
   return text.size() >= suffix.size() &&
          text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
@@ -135,12 +147,36 @@ void read_layer_vectors(WeightReader& reader, const ModelConfig& config, const D
   out.window = config.window_of(layer);
 }
 
+void check_values(const Checkpoint& checkpoint, const ModelConfig& config) {
+  if (checkpoint.format() == "random") return;
+  const std::string file = checkpoint.path().string();
+  for (const std::string& name : checkpoint.names()) {
+    const TensorInfo info = checkpoint.info(name);
+    if (info.type != name_of(info.dtype)) {
+      require(checkpoint.has_finite_scales(name), "{}: tensor {}: has scales that are NaN or infinite", file,
+              label_of(checkpoint, name));
+    } else if (is_float(info.dtype)) {
+      require_half(checkpoint, name, checkpoint.load(name));
+    }
+  }
+  if (!config.tied_embeddings || !checkpoint.contains("lm_head.weight")) return;
+  const Tensor head = checkpoint.load("lm_head.weight");
+  const Tensor embedding = checkpoint.load("model.embed_tokens.weight");
+  const bool same =
+      head.dtype == embedding.dtype &&
+      std::equal(head.bytes.begin(), head.bytes.end(), embedding.bytes.begin(), embedding.bytes.end());
+  require(same,
+          "{}: tensor lm_head.weight: differs from model.embed_tokens.weight, but the config says "
+          "tie_word_embeddings true",
+          file);
+}
+
 TensorInfo WeightReader::expect(const std::string& name, const std::vector<int64_t>& shape) {
   require_tensor(checkpoint_, name);
   const std::string file = checkpoint_.path().string();
   TensorInfo info = checkpoint_.info(name);
-  require(info.shape == shape, "{}: tensor {}: expected shape {}, found {}", file, name, text_of(shape),
-          text_of(info.shape));
+  require(info.shape == shape, "{}: tensor {}: expected shape {}, found {}", file,
+          label_of(checkpoint_, name), text_of(shape), text_of(info.shape));
   read_.insert(name);
   return info;
 }
@@ -161,10 +197,9 @@ Tensor WeightReader::floats(const std::string& name, const std::vector<int64_t>&
   const TensorInfo info = expect(name, shape);
   Tensor tensor = shapes_only_ ? Tensor{info.dtype, shape, {}, nullptr} : checkpoint_.load(name);
   const std::string file = checkpoint_.path().string();
-  require(is_float(tensor.dtype), "{}: tensor {}: expected a float type, found {}", file, name,
-          name_of(tensor.dtype));
-  require(shapes_only_ || fits_half(tensor),
-          "{}: tensor {}: has values that are NaN or infinite, or beyond the 65504 of FP16", file, name);
+  require(is_float(tensor.dtype), "{}: tensor {}: expected a float type, found {}", file,
+          label_of(checkpoint_, name), name_of(tensor.dtype));
+  if (!shapes_only_) require_half(checkpoint_, name, tensor);
   return tensor;
 }
 

@@ -85,4 +85,10 @@ void read_layer_vectors(WeightReader& reader, const ModelConfig& config, const D
 /// or else one that it lacks; looks at names alone.
 void check_tensor_names(const Checkpoint& checkpoint, const ModelConfig& config);
 
+/// Reads the whole file of a full-precision model once, keeping nothing: throws Error naming the first tensor
+/// with values that are NaN, infinite or beyond FP16, as far as that can be told without dequantizing, and a
+/// head that is there although the config says that the embedding is the head. What is wrong with the last
+/// tensor is known before memory is taken for the first.
+void check_values(const Checkpoint& checkpoint, const ModelConfig& config);
+
 }  // namespace atom

@@ -52,7 +52,7 @@ CalibrationState embed(const ModelConfig& config, const DeviceContext& device, W
 void check(const Checkpoint& checkpoint, const ModelConfig& config, const DeviceContext& device,
            const Recipe& recipe, const CalibrationSet& calibration) {
   const std::string source = checkpoint.path().string();
-  require(!checkpoint.config().contains("quantization_config"),
+  require(!is_quantized(checkpoint.config()),
           "{}: is quantized already (config.json has a quantization_config); quantize the original model",
           source);
   recipe.validate();

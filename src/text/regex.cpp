@@ -27,10 +27,13 @@ struct MatchDataDeleter {
 constexpr size_t kStepsPerByte = 100;
 constexpr size_t kLeastSteps = 1000;
 constexpr size_t kMostSteps = 20'000'000;
+/// Of patterns whose steps are counted one by one.
+constexpr size_t kMostCountedSteps = 300'000;
 constexpr uint32_t kHeapLimitKiB = 64 * 1024;
 constexpr size_t kMaxPatternBytes = 64 * 1024;
 // Places that one search tries before the time is looked at.
 constexpr size_t kStretch = 256;
+constexpr size_t kCountedStretch = 8;
 
 /// Stops patterns that look far ahead, or back, from every place of a text: a search of its own is within the
 /// limits there, but all of them take the square of the text. Time is the thread's own, so that a busy
@@ -64,6 +67,24 @@ class TimeLimit {
   uint32_t calls_ = 0;
 };
 
+/// Whether a repeat takes as little as it can (`*?`). The JIT goes round such a repeat without counting.
+bool has_lazy_repeat(std::string_view pattern) {
+  bool in_class = false;
+  for (size_t i = 0; i + 1 < pattern.size(); ++i) {
+    const char c = pattern[i];
+    if (c == '\\') {
+      ++i;
+    } else if (in_class) {
+      in_class = c != ']';
+    } else if (c == '[') {
+      in_class = true;
+    } else if ((c == '*' || c == '+' || c == '?' || c == '}') && pattern[i + 1] == '?') {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::string error_text(int code) {
   PCRE2_UCHAR buffer[256];
   pcre2_get_error_message(code, buffer, sizeof(buffer));
@@ -75,6 +96,7 @@ std::string error_text(int code) {
 struct Regex::Code {
   pcre2_code* code = nullptr;
   std::string field;
+  bool counted = false;
   ~Code() { pcre2_code_free(code); }
 };
 
@@ -96,7 +118,8 @@ Regex::Regex(std::string_view pattern, std::string field) : code_(std::make_uniq
   require(code_->code != nullptr, "{}: pattern \"{}\" does not compile at byte {}: {}", code_->field,
           printable(pattern), offset, error_text(error));
   // Without a JIT (another processor, or no executable memory) pcre2_match interprets: slower, same matches.
-  pcre2_jit_compile(code_->code, PCRE2_JIT_COMPLETE);
+  code_->counted = has_lazy_repeat(pattern);
+  if (!code_->counted) pcre2_jit_compile(code_->code, PCRE2_JIT_COMPLETE);
 }
 
 Regex::~Regex() = default;
@@ -109,8 +132,10 @@ void Regex::find_all(std::string_view text, std::vector<Match>& out) const {
   const std::unique_ptr<pcre2_match_context, MatchContextDeleter> context(
       pcre2_match_context_create(nullptr));
   if (data == nullptr || context == nullptr) throw std::bad_alloc();
+  const size_t most_steps = code_->counted ? kMostCountedSteps : kMostSteps;
+  const size_t stretch = code_->counted ? kCountedStretch : kStretch;
   pcre2_set_match_limit(
-      context.get(), static_cast<uint32_t>(std::min(kLeastSteps + kStepsPerByte * text.size(), kMostSteps)));
+      context.get(), static_cast<uint32_t>(std::min(kLeastSteps + kStepsPerByte * text.size(), most_steps)));
   pcre2_set_heap_limit(context.get(), kHeapLimitKiB);
 
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
@@ -119,7 +144,7 @@ void Regex::find_all(std::string_view text, std::vector<Match>& out) const {
   TimeLimit limit(text.size());
   while (start <= text.size()) {
     require(!limit.is_over(), "{}: pattern takes too long on a text of {} bytes", code_->field, text.size());
-    const size_t last_start = std::min(start + kStretch, text.size());
+    const size_t last_start = std::min(start + stretch, text.size());
     pcre2_set_offset_limit(context.get(), last_start);
     int rc =
         pcre2_match(code_->code, subject, text.size(), start, PCRE2_NO_UTF_CHECK, data.get(), context.get());

@@ -143,6 +143,7 @@ void run_attention(Options options) {
   options.bench.output.apply();
   std::vector<ModelShape> models = model_shapes(options.models);
   const Device device(options.bench.device);
+  device.announce();
   const DeviceContext& context = device.context();
   const bool gpu = context.cuda != nullptr;
   if (models.empty()) models.push_back(model_shape(default_model(context)));

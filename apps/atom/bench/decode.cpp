@@ -96,6 +96,7 @@ class Subject {
 void run_command(const Options& options) {
   options.output.apply();
   const Device device(options.device);
+  device.announce();
   const std::string name = !options.model.empty() ? options.model : default_model(device.context());
   ModelConfig config = model_shape(name).config;
   if (options.layers > 0) config.n_layers = std::min(options.layers, config.n_layers);

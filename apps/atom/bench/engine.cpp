@@ -126,6 +126,7 @@ void run_command(Options options) {
   options.output.apply();
   options.traffic.check();
   const Device device(options.device);
+  device.announce();
   if (options.memory == 0) options.memory = uint64_t{device.context().cuda != nullptr ? 24u : 2u} << 30;
   const std::string name = !options.model.empty() ? options.model : default_model(device.context());
   const ModelConfig config = model_shape(name).config;

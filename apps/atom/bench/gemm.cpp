@@ -165,6 +165,7 @@ void run_gemm(Options options) {
   std::vector<LayerShape> shapes;
   for (const std::string& text : options.shapes) shapes.push_back(parse_shape(text));
   const Device device(options.bench.device);
+  device.announce();
   const DeviceContext& context = device.context();
   const bool gpu = context.cuda != nullptr;
   if (models.empty() && shapes.empty()) models.push_back(model_shape(default_model(context)));
