@@ -35,7 +35,9 @@ std::string apply(const StripStep& step, const std::string& text, Place) {
   return begin < end ? text.substr(begin, end - begin) : "";
 }
 std::string apply(const CharsmapStep& step, const std::string& text, Place place) {
-  return step.map->apply(text, place.limit);
+  return step.kept == nullptr
+             ? step.map->apply(text, place.limit)
+             : step.map->apply_around(*step.kept, step.remove_extra_spaces, text, place.limit);
 }
 
 }  // namespace

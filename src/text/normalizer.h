@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "text/byte_trie.h"
 #include "text/charsmap.h"
 #include "text/normalization.h"
 #include "text/regex.h"
@@ -39,8 +40,11 @@ struct StripStep {
   bool right;
 };
 
+/// A table of SentencePiece; with `kept`, applied as Charsmap::apply_around does.
 struct CharsmapStep {
   std::shared_ptr<const Charsmap> map;
+  std::shared_ptr<const ByteTrie> kept;
+  bool remove_extra_spaces;
 };
 
 /// A normalizer is a sequence of steps.
