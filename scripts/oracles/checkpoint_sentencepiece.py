@@ -27,7 +27,7 @@ ODD += ["<user> a<user>", " <user>", "<user>", "a  <user>  b", "①ﬁ Å", "Ａ
 # What user-defined pieces below make of text that normalization changes.
 KEPT = ["\n", "\t", "Ａ", "①", "ab cd", " lead", "  ", "x  y", "end  "]
 ODD += ["a\nb c", "a\tb", "one two three", "xＡＢyA a", "a①1", "x ab cd y", "   lead mid  lead", "a    b", " x  y  end    ", "\n", "\n a \n"]
-ODD += ["a\u200b b", "\r\n", "x  \t  y", "①", "  lead", "▁lead  ▁  "]
+ODD += ["a\u200b b", "\r\n", "x  \t  y", "①", "\x01", "  lead", "▁lead  ▁  "]
 
 
 def train(code, **settings):

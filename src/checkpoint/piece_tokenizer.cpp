@@ -87,16 +87,18 @@ ordered_json make_normalizer(const PieceModel& model, ordered_json::array_t user
     steps.push_back(std::move(table));
   }
   if (model.remove_extra_whitespaces) {
-    replace("Regex", R"(\A +|[ ▁]+\z)", "");
+    replace("Regex", R"(\A +)", "");
     replace("Regex", " {2,}", " ");
   }
   if (model.add_dummy_prefix) {
     ordered_json prepend{{"type", "Prepend"}, {"prepend", kMark}};
-    // `tokenizers` knows one way only, that of a model without user-defined pieces.
-    if (!model.prefix_behind_special || has_user_defined)
+    // `tokenizers` knows one way only, that of a model without user-defined pieces, and of texts of which
+    // something is left.
+    if (!model.prefix_behind_special || has_user_defined || !model.charsmap.empty())
       prepend["prepend_scheme"] = model.prefix_behind_special ? "always" : "first";
     steps.push_back(std::move(prepend));
   }
+  if (model.remove_extra_whitespaces) replace("Regex", R"([ ▁]+\z)", "");
   replace("String", " ", kMark);
   return {{"type", "Sequence"}, {"normalizers", ordered_json(std::move(steps))}};
 }
@@ -137,10 +139,11 @@ ordered_json make_piece_tokenizer(const PieceModel& model) {
     const bool special = piece.type == PieceType::unknown || piece.type == PieceType::control;
     if (!special && piece.type != PieceType::user_defined) continue;
     require(!piece.text.empty(), "{}: special token {} is empty", model.source, id);
-    added.push_back(added_token(static_cast<int64_t>(id), piece.text, special, !special));
+    const bool normalized = !special && !model.keeps_user_defined;
+    added.push_back(added_token(static_cast<int64_t>(id), piece.text, special, normalized));
     if (special) continue;
     user_defined.emplace_back(piece.text);
-    if (model.keeps_user_defined) added.back()["search"] = "content";
+    if (model.keeps_user_defined) added.back()["search"] = "normalized";
   }
   document["normalizer"] = make_normalizer(model, std::move(user_defined));
   document["decoder"] = make_decoder(model, unknown);

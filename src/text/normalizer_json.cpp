@@ -78,8 +78,8 @@ void add_steps(const Field& field, std::vector<NormalizerStep>& steps) {
     const Field scheme = field.at("prepend_scheme");
     if (!scheme.is_null() && scheme.value() != "first" && scheme.value() != "always")
       scheme.bad("first or always");
-    steps.push_back(
-        PrependStep{read_content(field.at("prepend")), scheme.value() == "first", scheme.is_null()});
+    const bool own = !scheme.is_null();
+    steps.push_back(PrependStep{read_content(field.at("prepend")), own && scheme.value() == "first", own});
   } else if (type == "Replace") {
     steps.push_back(read_replace(field));
   } else if (type == "Precompiled") {

@@ -98,12 +98,13 @@ class TokenizerReader {
       token.normalized = field.at("normalized").boolean_or(!token.special);
       if (token.content.empty() || token.content.size() > kMaxAddedBytes)
         field.at("content").bad(fmt::format("1 to {} bytes", kMaxAddedBytes));
-      // "search" is Atom's own, for models of SentencePiece: looked for in normalized text as it is.
+      token.pattern = token.normalized ? normalize(data_->normalizer, token.content, TextPart::kAddedToken)
+                                       : token.content;
+      // "search" is Atom's own, for models of SentencePiece: the content as it is, in normalized text.
       const Field search = field.at("search");
-      if (!search.is_null() && search.value() != "content") search.bad("\"content\"");
-      token.pattern = token.normalized && search.is_null()
-                          ? normalize(data_->normalizer, token.content, TextPart::kAddedToken)
-                          : token.content;
+      if (!search.is_null() && (search.value() != "normalized" || token.normalized))
+        search.bad("\"normalized\", and normalized false");
+      token.normalized |= !search.is_null();
       const auto known = data_->ids.find(token.content);
       if (known == data_->ids.end()) {
         require(token.id == next_id, "{}: expected {}, the next id behind the vocabulary, found {}",
