@@ -4,7 +4,8 @@
     checkpoint_sentencepiece.py --out DIR [--bytes N] [--seed N]
 
 For every tokenizer NAME it writes the folder DIR/NAME with tokenizer.model or tekken.json, and DIR/NAME.cases.jsonl, one
-case a line: {"text", "ids", "decoded"}, without "text" where the ids are no text's. Tokenizers are those that the PyPI package mistral-common carries (its files
+case a line: {"text", "ids", "decoded"}, without "text" where the ids are no text's.
+Tokenizers are those that the PyPI package mistral-common carries (its files
 alone are used), where it is installed, and models trained on the spot on the Python library's sources, one for each
 setting. Special tokens inside the text are text, as these packages take them.
 """
@@ -26,8 +27,8 @@ ODD = ["", " ", "  ", "\n", "a", "é", "😀", "Hello, world!", " lead", "trail 
 ODD += ["<user> a<user>", " <user>", "<user>", "a  <user>  b", "①ﬁ Å", "Ａ　ｂ"]
 # What user-defined pieces below make of text that normalization changes.
 KEPT = ["\n", "\t", "Ａ", "①", "ab cd", " lead", "  ", "x  y", "end  "]
-ODD += ["a\nb c", "a\tb", "one two three", "xＡＢyA a", "a①1", "x ab cd y", "   lead mid  lead", "a    b", " x  y  end    ", "\n", "\n a \n"]
-ODD += ["a\u200b b", "\r\n", "x  \t  y", "①", "\x01", "  lead", "▁lead  ▁  "]
+ODD += ["a\nb c", "a\tb", "one two three", "xＡＢyA a", "a①1", "x ab cd y", "   lead mid  lead", "a    b"]
+ODD += [" x  y  end    ", "\n", "\n a \n", "a\u200b b", "\r\n", "x  \t  y", "①", "\x01", "  lead", "▁lead  ▁  "]
 
 
 def train(code, **settings):
@@ -142,7 +143,9 @@ def main():
         # Neither bytes nor control pieces, which are written in another way.
         ids = [i for i in range(processor.vocab_size()) if not processor.is_byte(i) and not processor.is_control(i)]
         spaces = [i for i in ids if processor.id_to_piece(i)[0] in " ▁"]
-        lists = [[processor.unk_id()]] + [rng.choices([processor.unk_id(), *rng.choices(spaces, k=4), *ids[-9:]], k=5) for _ in range(99)]
+        lists = [[processor.unk_id()]]
+        for _ in range(99):
+            lists.append(rng.choices([processor.unk_id(), *rng.choices(spaces, k=4), *ids[-9:]], k=5))
         write(name, processor.encode, processor.decode, 200, lists)
 
     def write_tekken(name, tekken):
