@@ -4,7 +4,8 @@
     checkpoint_sentencepiece.py --out DIR [--bytes N] [--seed N]
 
 For every tokenizer NAME it writes the folder DIR/NAME with tokenizer.model or tekken.json, and DIR/NAME.cases.jsonl, one
-case a line: {"text", "ids", "decoded"}. Tokenizers are those that the PyPI package mistral-common carries (its files
+case a line: {"text", "ids", "decoded"}, without "text" where the ids are no text's.
+Tokenizers are those that the PyPI package mistral-common carries (its files
 alone are used), where it is installed, and models trained on the spot on the Python library's sources, one for each
 setting. Special tokens inside the text are text, as these packages take them.
 """
@@ -24,6 +25,10 @@ from text_tokenizer import SCRIPTS, library_sources, mixed_text, piece
 SPECIALS = ["<s>", "</s>", "<unk>", "[INST]", "<0x41>", "<user>", "<|x|>"]
 ODD = ["", " ", "  ", "\n", "a", "é", "😀", "Hello, world!", " lead", "trail  ", "▁", "▁▁a", " ▁a", "a ▁", "\x00a", "  x  y  "]
 ODD += ["<user> a<user>", " <user>", "<user>", "a  <user>  b", "①ﬁ Å", "Ａ　ｂ"]
+# What user-defined pieces below make of text that normalization changes.
+KEPT = ["\n", "\t", "Ａ", "①", "ab cd", " lead", "  ", "x  y", "end  "]
+ODD += ["a\nb c", "a\tb", "one two three", "xＡＢyA a", "a①1", "x ab cd y", "   lead mid  lead", "a    b"]
+ODD += [" x  y  end    ", "\n", "\n a \n", "a\u200b b", "\r\n", "x  \t  y", "①", "\x01", "  lead", "▁lead  ▁  "]
 
 
 def train(code, **settings):
@@ -84,6 +89,11 @@ def trained(code):
     yield "nmt_nfkc", train(code, normalization_rule_name="nmt_nfkc", remove_extra_whitespaces=True)
     yield "nfkc_cf", train(code, normalization_rule_name="nfkc_cf", remove_extra_whitespaces=True, add_dummy_prefix=False)
     yield "user_defined", train(code, user_defined_symbols=["<user>", "▁▁▁", "the", "e"], control_symbols=["<|x|>"])
+    yield "kept", train(code, user_defined_symbols=KEPT, normalization_rule_name="nmt_nfkc")
+    removed = {"user_defined_symbols": [*KEPT, "▁▁▁"], "remove_extra_whitespaces": True}
+    yield "kept_removed", train(code, normalization_rule_name="nfkc", **removed)
+    yield "kept_plain", train(code, add_dummy_prefix=False, **removed)
+    yield "kept_cf", train(code, user_defined_symbols=["A", "ﬁ", "é"], normalization_rule_name="nfkc_cf")
     yield "split_digits", train(code, split_digits=True, split_by_whitespace=False, allow_whitespace_only_pieces=True)
     yield "unused", with_types(plain, lambda text: 5 if len(text) == 4 and text[0] != "<" else None)
 
@@ -115,20 +125,28 @@ def main():
     rng = random.Random(options.seed)
     code = library_sources(150_000)
 
-    def write(name, encode, decode, count):
+    def write(name, encode, decode, count, id_lists=()):
         texts = ODD + [piece(rng, SPECIALS) for _ in range(count)]
         texts += [mixed_text(rng, 1000, SPECIALS, code) for _ in range(20)] + [mixed_text(rng, options.bytes, SPECIALS, code)]
         with open(options.out / f"{name}.cases.jsonl", "w", encoding="utf-8") as out:
             for text in texts:
                 ids = encode(text)
                 out.write(json.dumps({"text": text, "ids": ids, "decoded": decode(ids)}) + "\n")
+            for ids in id_lists:
+                out.write(json.dumps({"ids": ids, "decoded": decode(ids)}) + "\n")
 
     def write_model(name, model):
         folder = options.out / name
         folder.mkdir()
         (folder / "tokenizer.model").write_bytes(model)
         processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        write(name, processor.encode, processor.decode, 200)
+        # Neither bytes nor control pieces, which are written in another way.
+        ids = [i for i in range(processor.vocab_size()) if not processor.is_byte(i) and not processor.is_control(i)]
+        spaces = [i for i in ids if processor.id_to_piece(i)[0] in " ▁"]
+        lists = [[processor.unk_id()]]
+        for _ in range(99):
+            lists.append(rng.choices([processor.unk_id(), *rng.choices(spaces, k=4), *ids[-9:]], k=5))
+        write(name, processor.encode, processor.decode, 200, lists)
 
     def write_tekken(name, tekken):
         folder = options.out / name

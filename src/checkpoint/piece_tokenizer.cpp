@@ -57,27 +57,48 @@ std::vector<RankedToken> rank_pieces(const PieceModel& model) {
   return tokens;
 }
 
-ordered_json make_normalizer(const PieceModel& model, bool has_user_defined) {
+/// A table that replaces nothing, in the format of SentencePiece's: a trie whose root is not among its own
+/// children, so that no text finds a way in it, and no replacements.
+std::string empty_charsmap() {
+  std::vector<uint32_t> words(1 + 512, uint32_t{1} << 31);
+  words[0] = 512 * sizeof(uint32_t);
+  words[1] = 256 << 10;
+  return {reinterpret_cast<const char*>(words.data()), words.size() * sizeof(uint32_t)};
+}
+
+ordered_json make_normalizer(const PieceModel& model, ordered_json::array_t user_defined) {
+  const bool has_user_defined = !user_defined.empty();
+
   ordered_json::array_t steps;
   const auto replace = [&](const char* kind, const char* pattern, const char* content) {
     steps.push_back({{"type", "Replace"}, {"pattern", {{kind, pattern}}}, {"content", content}});
   };
-  if (!model.charsmap.empty()) {
-    steps.push_back({{"type", "Precompiled"},
-                     {"precompiled_charsmap", encode_base64(model.charsmap)},
-                     {"search", "longest"}});
+  // Without a table and with all spaces there is nothing to keep anything from.
+  const bool keeps = model.keeps_user_defined && has_user_defined && model.remove_extra_whitespaces;
+  if (!model.charsmap.empty() || keeps) {
+    ordered_json table{
+        {"type", "Precompiled"},
+        {"precompiled_charsmap", encode_base64(model.charsmap.empty() ? empty_charsmap() : model.charsmap)},
+        {"search", "longest"}};
+    if (model.keeps_user_defined && has_user_defined) {
+      table["kept"] = ordered_json(std::move(user_defined));
+      table["remove_extra_spaces"] = model.remove_extra_whitespaces;
+    }
+    steps.push_back(std::move(table));
   }
   if (model.remove_extra_whitespaces) {
-    replace("Regex", R"(\A +|[ ▁]+\z)", "");
+    replace("Regex", R"(\A +)", "");
     replace("Regex", " {2,}", " ");
   }
   if (model.add_dummy_prefix) {
     ordered_json prepend{{"type", "Prepend"}, {"prepend", kMark}};
-    // `tokenizers` knows one way only, that of a model without user-defined pieces.
-    if (!model.prefix_behind_special || has_user_defined)
+    // `tokenizers` knows one way only, that of a model without user-defined pieces, and of texts of which
+    // something is left.
+    if (!model.prefix_behind_special || has_user_defined || !model.charsmap.empty())
       prepend["prepend_scheme"] = model.prefix_behind_special ? "always" : "first";
     steps.push_back(std::move(prepend));
   }
+  if (model.remove_extra_whitespaces) replace("Regex", R"([ ▁]+\z)", "");
   replace("String", " ", kMark);
   return {{"type", "Sequence"}, {"normalizers", ordered_json(std::move(steps))}};
 }
@@ -94,7 +115,11 @@ ordered_json make_decoder(const PieceModel& model, const std::string& unknown) {
   steps.push_back({{"type", "Fuse"}});
   // A model that removes extra white space does so in what it decodes, too.
   const int most = model.remove_extra_whitespaces ? 1024 : model.add_dummy_prefix ? 1 : 0;
-  if (most > 0) steps.push_back({{"type", "Strip"}, {"content", " "}, {"start", most}, {"stop", 0}});
+  if (most > 0) {
+    ordered_json strip{{"type", "Strip"}, {"content", " "}, {"start", most}, {"stop", 0}};
+    if (model.keeps_user_defined) strip["search"] = "marks";
+    steps.push_back(std::move(strip));
+  }
   return {{"type", "Sequence"}, {"decoders", ordered_json(std::move(steps))}};
 }
 
@@ -105,19 +130,22 @@ ordered_json make_piece_tokenizer(const PieceModel& model) {
   ordered_json& bpe = document["model"];
   ordered_json& added = document["added_tokens"];
   std::string unknown;
-  bool has_user_defined = false;
+  ordered_json::array_t user_defined;
   ordered_json::array_t unused;
   for (size_t id = 0; id < model.pieces.size(); ++id) {
     const Piece& piece = model.pieces[id];
     if (piece.type == PieceType::unknown) unknown = piece.text;
     if (piece.type == PieceType::unused && !is_one_character(piece.text)) unused.emplace_back(id);
-    has_user_defined |= piece.type == PieceType::user_defined;
     const bool special = piece.type == PieceType::unknown || piece.type == PieceType::control;
     if (!special && piece.type != PieceType::user_defined) continue;
     require(!piece.text.empty(), "{}: special token {} is empty", model.source, id);
-    added.push_back(added_token(static_cast<int64_t>(id), piece.text, special, !special));
+    const bool normalized = !special && !model.keeps_user_defined;
+    added.push_back(added_token(static_cast<int64_t>(id), piece.text, special, normalized));
+    if (special) continue;
+    user_defined.emplace_back(piece.text);
+    if (model.keeps_user_defined) added.back()["search"] = "normalized";
   }
-  document["normalizer"] = make_normalizer(model, has_user_defined);
+  document["normalizer"] = make_normalizer(model, std::move(user_defined));
   document["decoder"] = make_decoder(model, unknown);
   if (!unknown.empty()) bpe["unk_token"] = unknown;
   bpe["fuse_unk"] = true;

@@ -34,6 +34,9 @@ struct PieceModel {
   /// Text behind a special token gets a space in front as the begin of the whole text does: what
   /// `transformers` calls legacy, and llama.cpp does.
   bool prefix_behind_special = true;
+  /// User-defined pieces are kept from normalization, and found in normalized text by what they are, as
+  /// SentencePiece does. Otherwise a space in them is one of the text, as in files made for llama.cpp.
+  bool keeps_user_defined = false;
   std::string charsmap;         ///< precompiled normalization, or empty
   std::string unknown_surface;  ///< what the unknown token is written as in text; empty: as the piece
 };

@@ -110,6 +110,7 @@ void check_denormalizer(std::string_view bytes, std::string_view source) {
 SentencePieceModel read_sentencepiece_model(std::string_view bytes, std::string_view source) {
   SentencePieceModel out;
   out.model.source = source;
+  out.model.keeps_user_defined = true;
   out.model.remove_extra_whitespaces = true;  // the defaults of the format
   ProtobufReader in(bytes, source);
   bool has_trainer = false;

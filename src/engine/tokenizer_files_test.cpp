@@ -28,19 +28,21 @@ using test_support::TempDir;
 using test_support::test_environment;
 using text::Tokenizer;
 
-/// Compares a tokenizer with what the oracle wrote; returns the bytes of text compared.
-size_t compare(const Tokenizer& tokenizer, const fs::path& cases, const std::string& name) {
+/// Compares a tokenizer with what the oracle wrote, with `all` also what it decodes from ids that no text
+/// has; returns the bytes of text compared.
+size_t compare(const Tokenizer& tokenizer, const fs::path& cases, const std::string& name, bool all = true) {
   std::ifstream in(cases);
   std::string line;
   size_t bytes = 0;
   while (std::getline(in, line)) {
     const json expected = json::parse(line);
-    const std::string text = expected["text"];
+    if (!all && !expected.contains("text")) continue;
+    const std::string text = expected.value("text", "");
     const auto ids = expected["ids"].get<std::vector<int32_t>>();
+    const std::string about = name + ": " + line.substr(0, 200);
     const auto got = tokenizer.encode(text, {.add_special_tokens = false, .parse_special = false});
-    EXPECT_TRUE(got == ids) << name << ": " << json(text.substr(0, 100)).dump();
-    EXPECT_TRUE(tokenizer.decode(ids) == expected["decoded"].get<std::string>())
-        << name << ": " << json(text.substr(0, 100)).dump();
+    EXPECT_TRUE(got == ids || !expected.contains("text")) << about;
+    EXPECT_TRUE(tokenizer.decode(ids) == expected["decoded"].get<std::string>()) << about;
     bytes += text.size();
   }
   return bytes;
@@ -95,10 +97,10 @@ TEST(TokenizerFiles, EqualSentencePieceAndTiktoken) {
     if (name != "plain" && name != "no_prefix" && name != "user_defined" && !name.ends_with(".v3")) continue;
     const std::string bytes = as_gguf(entry.path() / "tokenizer.model");
     const GgufFile file(std::as_bytes(std::span(bytes)), name + ".gguf");
-    compare(from_document(make_tokenizer_json(file), name), cases, name + ".gguf");
+    compare(from_document(make_tokenizer_json(file), name), cases, name + ".gguf", false);
     EXPECT_EQ(make_tokenizer_config(file)["eos_token"], "</s>");
   }
-  EXPECT_GE(tokenizers, 8);
+  EXPECT_GE(tokenizers, 12);
 }
 
 TEST(TokenizerFiles, EveryPreTokenizerOfGguf) {

@@ -19,42 +19,6 @@ bool starts_with_word(std::string_view text) {
 
 }  // namespace
 
-void AddedTokens::Finder::add(std::string_view content, int32_t index) {
-  if (nodes_.empty()) nodes_.emplace_back();
-  uint32_t node = 0;
-  for (const char c : content) {
-    const auto byte = static_cast<uint8_t>(c);
-    const auto& edges = nodes_[node].edges;
-    const auto edge = std::find_if(edges.begin(), edges.end(), [&](const Edge& e) { return e.byte == byte; });
-    if (edge != edges.end()) {
-      node = edge->node;
-      continue;
-    }
-    const auto next = static_cast<uint32_t>(nodes_.size());
-    nodes_.emplace_back();
-    nodes_[node].edges.push_back({byte, next});
-    if (node == 0) first_[byte] = next;
-    node = next;
-  }
-  if (nodes_[node].token < 0) nodes_[node].token = index;
-}
-
-int32_t AddedTokens::Finder::longest(std::string_view text, size_t begin) const {
-  uint32_t node = first_[static_cast<uint8_t>(text[begin])];
-  int32_t found = -1;
-  for (size_t i = begin + 1; node != 0; ++i) {
-    if (nodes_[node].token >= 0) found = nodes_[node].token;
-    if (i == text.size()) break;
-    const auto byte = static_cast<uint8_t>(text[i]);
-    uint32_t next = 0;
-    for (const Edge& edge : nodes_[node].edges) {
-      if (edge.byte == byte) next = edge.node;
-    }
-    node = next;
-  }
-  return found;
-}
-
 AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
   for (size_t i = 0; i < tokens_.size(); ++i) {
     if (tokens_[i].pattern.empty()) continue;
@@ -62,12 +26,12 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tok
   }
 }
 
-void AddedTokens::pass(const Finder& finder, std::string_view text, bool parse_special,
+void AddedTokens::pass(const ByteTrie& finder, std::string_view text, bool parse_special,
                        std::vector<Segment>& out) const {
   size_t done = 0;
   size_t i = finder.empty() ? text.size() : 0;
   while (i < text.size()) {
-    const int32_t index = finder.longest(text, i);
+    const int32_t index = finder.longest(text.substr(i)).index;
     if (index < 0) {
       ++i;
       continue;

@@ -1,17 +1,18 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "text/byte_trie.h"
 
 namespace atom::text {
 
 /// A token that is found in the text before the model sees it.
 struct AddedToken {
   std::string content;
-  std::string pattern;  ///< what to look for: the content, normalized where `normalized` says so
+  std::string pattern;  ///< what to look for: the content, or what normalization makes of it
   int32_t id = 0;
   bool special = false;
   bool lstrip = false;       ///< takes the white space in front with it
@@ -42,32 +43,12 @@ class AddedTokens {
   void split_normalized(std::string_view text, bool parse_special, std::vector<Segment>& out) const;
 
  private:
-  /// A byte trie over the contents of one pass's tokens.
-  class Finder {
-   public:
-    void add(std::string_view content, int32_t index);
-    /// Index of the longest token at text[begin:], or -1.
-    int32_t longest(std::string_view text, size_t begin) const;
-    bool empty() const { return nodes_.empty(); }
-
-   private:
-    struct Edge {
-      uint8_t byte;
-      uint32_t node;
-    };
-    struct Node {
-      int32_t token = -1;
-      std::vector<Edge> edges;
-    };
-    std::vector<Node> nodes_;
-    std::array<uint32_t, 256> first_{};  // the root's edges, 0 for none
-  };
-
-  void pass(const Finder& finder, std::string_view text, bool parse_special, std::vector<Segment>& out) const;
+  void pass(const ByteTrie& finder, std::string_view text, bool parse_special,
+            std::vector<Segment>& out) const;
 
   std::vector<AddedToken> tokens_;
-  Finder verbatim_;
-  Finder normalized_;
+  ByteTrie verbatim_;
+  ByteTrie normalized_;
 };
 
 }  // namespace atom::text

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/utf8.h"
+#include "text/unicode.h"
 #include "text/word_cache.h"
 
 namespace atom::text {

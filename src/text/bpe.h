@@ -15,9 +15,6 @@ namespace atom::text {
 
 class WordCache;
 
-/// The character that vocabularies without a byte alphabet write a space with: U+2581, in UTF-8.
-inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
-
 /// Byte-pair encoding (Sennrich et al. 2016): a word starts as its bytes or its characters, and the adjacent
 /// pair of the lowest rank (the leftmost among equals) is merged until no pair has a rank.
 class Bpe {

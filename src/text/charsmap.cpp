@@ -1,5 +1,6 @@
 #include "text/charsmap.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utf8proc.h>
 
@@ -94,6 +95,33 @@ void Charsmap::apply_longest(std::string_view text, std::string& out, size_t lim
     append(out, found.length > 0 ? found.replacement : text.substr(0, length), limit);
     text.remove_prefix(length);
   }
+}
+
+std::string Charsmap::apply_around(const ByteTrie& kept, bool remove_extra_spaces, std::string_view text,
+                                   size_t limit) const {
+  std::string out;
+  out.reserve(text.size());
+  bool behind_space = remove_extra_spaces;
+  while (!text.empty()) {
+    size_t length = kept.longest(text).length;
+    std::string_view part = text.substr(0, length);
+    if (length == 0) {
+      const Found found = find(text, true);
+      length = found.length > 0 ? found.length : decode_utf8(text).length;
+      part = found.length > 0 ? found.replacement : text.substr(0, length);
+    }
+    text.remove_prefix(length);
+    if (behind_space) part.remove_prefix(std::min(part.find_first_not_of(' '), part.size()));
+    if (part.empty()) continue;
+    behind_space = remove_extra_spaces && part.back() == ' ';
+    for (size_t space = part.find(' '); space != std::string_view::npos; space = part.find(' ')) {
+      append(out, part.substr(0, space), limit);
+      append(out, kSpaceMark, limit);
+      part.remove_prefix(space + 1);
+    }
+    append(out, part, limit);
+  }
+  return out;
 }
 
 void Charsmap::apply_to_graphemes(std::string_view text, std::string& out, size_t limit) const {

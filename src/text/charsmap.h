@@ -5,6 +5,8 @@
 #include <string_view>
 #include <vector>
 
+#include "text/byte_trie.h"
+
 namespace atom::text {
 
 /// A normalization table as SentencePiece compiles it: a double-array trie of what to replace (Darts format)
@@ -22,6 +24,13 @@ class Charsmap {
   /// `text` (well-formed UTF-8) with everything replaced that the table has; well-formed again. Linear.
   /// Throws Error when the result would have more than `limit` bytes.
   std::string apply(std::string_view text, size_t limit) const;
+
+  /// What a SentencePiece model with user-defined pieces makes of `text`: at each place the longest of
+  /// `kept` stays as it is, else the table is looked up. Every space is written as U+2581; with
+  /// `remove_extra_spaces` those in front of the text are left out, and those that what is kept or replaced
+  /// begins with behind another space. Errors as of apply().
+  std::string apply_around(const ByteTrie& kept, bool remove_extra_spaces, std::string_view text,
+                           size_t limit) const;
 
  private:
   struct Found {

@@ -15,6 +15,8 @@ struct StripCharacters {
   std::string content;  // one character
   size_t start = 0;
   size_t stop = 0;
+  /// At the begin, only what pieces have made of U+2581, and of each piece one.
+  bool marks = false;
   std::string apply(std::string_view text) const;
 };
 

@@ -47,10 +47,14 @@ class DecoderReader {
 
  private:
   void add_strip(const Field& field) {
-    field.only({"type", "content", "start", "stop"});
+    // "search" is Atom's own, for models of SentencePiece.
+    field.only({"type", "content", "start", "stop", "search"});
     constexpr size_t kMost = 1024;
     StripCharacters strip{read_character(field.at("content")), field.at("start").count(kMost),
                           field.at("stop").count(kMost)};
+    const Field search = field.at("search");
+    strip.marks = !search.is_null();
+    if (strip.marks && (search.value() != "marks" || !joined_)) search.bad("\"marks\", behind Fuse");
     if (!joined_) {
       if (decoder_.byte_fallback) field.bad("Fuse between ByteFallback and Strip");
       decoder_.steps.push_back(std::move(strip));

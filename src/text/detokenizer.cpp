@@ -43,7 +43,9 @@ std::string Detokenizer::push(int32_t id) {
   if (first && data.first_token_differs && !token.added) {
     text += assembler_.push(data.decoder.apply(token.text, true));
   } else {
-    text += assembler_.push(token.bytes);
+    std::string_view bytes = token.bytes;
+    if (text.empty()) bytes.remove_prefix(take_mark(token.text, bytes));
+    text += assembler_.push(bytes);
   }
   return strip(std::move(text));
 }
@@ -70,10 +72,18 @@ std::string Detokenizer::take_byte_run() {
   return text;
 }
 
+size_t Detokenizer::take_mark(std::string_view piece, std::string_view bytes) {
+  const StripCharacters& what = tokenizer_->data_->decoder.strip;
+  if (!what.marks || strip_start_ == 0 || !piece.starts_with(kSpaceMark) || !bytes.starts_with(what.content))
+    return 0;
+  --strip_start_;
+  return what.content.size();
+}
+
 std::string Detokenizer::strip(std::string text) {
   const StripCharacters& what = tokenizer_->data_->decoder.strip;
   while (strip_start_ > 0 && !text.empty()) {
-    if (text.starts_with(what.content)) {
+    if (!what.marks && text.starts_with(what.content)) {
       text.erase(0, what.content.size());
       --strip_start_;
     } else {

@@ -36,6 +36,8 @@ class Detokenizer {
 
  private:
   std::string take_byte_run();
+  /// The bytes to leave out of the begin of a token that the text begins with.
+  size_t take_mark(std::string_view piece, std::string_view bytes);
   std::string strip(std::string text);
 
   const Tokenizer* tokenizer_;

@@ -10,6 +10,7 @@ namespace {
 struct Place {
   TextPart part;
   size_t limit;
+  bool was_empty;
 };
 
 std::string apply(const UnicodeStep& step, const std::string& text, Place) {
@@ -22,9 +23,10 @@ std::string apply(const StripMarksStep&, const std::string& text, Place) {
   return strip_marks(text);
 }
 std::string apply(const PrependStep& step, const std::string& text, Place place) {
-  const bool spared = place.part == TextPart::kAddedToken ? !step.to_added
+  const bool spared = place.part == TextPart::kAddedToken ? step.of_pieces
                                                           : step.first_only && place.part != TextPart::kBegin;
-  return text.empty() || spared ? text : step.text + text;
+  const bool nothing = step.of_pieces ? place.was_empty : text.empty();
+  return nothing || spared ? text : step.text + text;
 }
 std::string apply(const ReplaceStep& step, const std::string& text, Place place) {
   return replace_all(step, text, place.limit);
@@ -35,7 +37,9 @@ std::string apply(const StripStep& step, const std::string& text, Place) {
   return begin < end ? text.substr(begin, end - begin) : "";
 }
 std::string apply(const CharsmapStep& step, const std::string& text, Place place) {
-  return step.map->apply(text, place.limit);
+  return step.kept == nullptr
+             ? step.map->apply(text, place.limit)
+             : step.map->apply_around(*step.kept, step.remove_extra_spaces, text, place.limit);
 }
 
 }  // namespace
@@ -62,7 +66,7 @@ std::string replace_all(const ReplaceStep& step, std::string_view text, size_t l
 }
 
 std::string normalize(const std::vector<NormalizerStep>& steps, std::string_view text, TextPart part) {
-  const Place place{part, text.size() * 64 + (size_t{1} << 20)};
+  const Place place{part, text.size() * 64 + (size_t{1} << 20), text.empty()};
   std::string result(text);
   for (const NormalizerStep& step : steps) {
     result = std::visit([&](const auto& kind) { return apply(kind, result, place); }, step);

@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "text/byte_trie.h"
 #include "text/charsmap.h"
 #include "text/normalization.h"
 #include "text/regex.h"
@@ -18,12 +19,13 @@ struct UnicodeStep {
 struct LowercaseStep {};
 struct StripMarksStep {};
 
-/// Puts a text in front of what is not empty; with `first_only`, only at the begin of the whole text; with
-/// `to_added`, also of the contents of added tokens.
+/// Puts a text in front of what is not empty; with `first_only`, only at the begin of the whole text. With
+/// `of_pieces`, as SentencePiece does: of all that was not empty before all steps, but not of the contents of
+/// added tokens.
 struct PrependStep {
   std::string text;
   bool first_only;
-  bool to_added;
+  bool of_pieces;
 };
 
 /// Replaces every occurrence of a string, or every match of a pattern.
@@ -39,8 +41,11 @@ struct StripStep {
   bool right;
 };
 
+/// A table of SentencePiece; with `kept`, applied as Charsmap::apply_around does.
 struct CharsmapStep {
   std::shared_ptr<const Charsmap> map;
+  std::shared_ptr<const ByteTrie> kept;
+  bool remove_extra_spaces;
 };
 
 /// A normalizer is a sequence of steps.

@@ -8,11 +8,45 @@ namespace {
 // What one match or one text may be replaced by or preceded by.
 constexpr size_t kMaxContent = 256;
 constexpr size_t kMaxSteps = 64;
+// What is looked for at every place of a text.
+constexpr size_t kMaxKept = 1024;
 
 std::string read_content(const Field& field) {
   const std::string& content = field.string();
   if (content.size() > kMaxContent) field.bad(fmt::format("at most {} bytes", kMaxContent));
   return content;
+}
+
+/// What no normalization changes: SentencePiece's user-defined pieces.
+std::shared_ptr<const ByteTrie> read_kept(const Field& field) {
+  if (field.is_null()) return nullptr;
+  auto kept = std::make_shared<ByteTrie>();
+  for (size_t i = 0; i < field.array().size(); ++i) {
+    const Field text = field.at(i);
+    if (text.string().empty() || text.string().size() > kMaxKept)
+      text.bad(fmt::format("1 to {} bytes", kMaxKept));
+    kept->add(text.string(), 0);
+  }
+  return kept;
+}
+
+CharsmapStep read_charsmap(const Field& field) {
+  // Atom's own: "search", "longest" being how SentencePiece itself applies the table, and, with it, "kept"
+  // and "remove_extra_spaces".
+  field.only({"type", "precompiled_charsmap", "search", "kept", "remove_extra_spaces"});
+  const Field table = field.at("precompiled_charsmap");
+  const Field search = field.at("search");
+  if (!search.is_null() && search.value() != "longest") search.bad("\"longest\"");
+  const auto bytes = decode_base64(table.string());
+  if (!bytes) table.bad("base64");
+  CharsmapStep step{
+      std::make_shared<const Charsmap>(
+          *bytes, search.is_null() ? Charsmap::Search::kGraphemes : Charsmap::Search::kLongest, table.path()),
+      read_kept(field.at("kept")), field.at("remove_extra_spaces").boolean_or(false)};
+  if (step.kept != nullptr && search.is_null()) search.bad("\"longest\", as there is \"kept\"");
+  if (step.remove_extra_spaces && step.kept == nullptr)
+    field.at("kept").bad("an array, as spaces are removed");
+  return step;
 }
 
 void add_steps(const Field& field, std::vector<NormalizerStep>& steps) {
@@ -44,20 +78,12 @@ void add_steps(const Field& field, std::vector<NormalizerStep>& steps) {
     const Field scheme = field.at("prepend_scheme");
     if (!scheme.is_null() && scheme.value() != "first" && scheme.value() != "always")
       scheme.bad("first or always");
-    steps.push_back(
-        PrependStep{read_content(field.at("prepend")), scheme.value() == "first", scheme.is_null()});
+    const bool own = !scheme.is_null();
+    steps.push_back(PrependStep{read_content(field.at("prepend")), own && scheme.value() == "first", own});
   } else if (type == "Replace") {
     steps.push_back(read_replace(field));
   } else if (type == "Precompiled") {
-    // "search" is Atom's own: "longest" is how SentencePiece itself applies the table.
-    field.only({"type", "precompiled_charsmap", "search"});
-    const Field table = field.at("precompiled_charsmap");
-    const Field search = field.at("search");
-    if (!search.is_null() && search.value() != "longest") search.bad("\"longest\"");
-    const auto bytes = decode_base64(table.string());
-    if (!bytes) table.bad("base64");
-    steps.push_back(CharsmapStep{std::make_shared<const Charsmap>(
-        *bytes, search.is_null() ? Charsmap::Search::kGraphemes : Charsmap::Search::kLongest, table.path())});
+    steps.push_back(read_charsmap(field));
   } else {
     field.at("type").bad(
         "Sequence, NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Strip, Prepend, Replace or Precompiled");

@@ -87,7 +87,7 @@ class TokenizerReader {
     int64_t next_id = static_cast<int64_t>(vocab_count_);
     for (size_t i = 0; i < list.array().size(); ++i) {
       const Field field = list.at(i);
-      field.only({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
+      field.only({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special", "search"});
       AddedToken token;
       token.content = field.at("content").string();
       token.id = field.at("id").id();
@@ -100,6 +100,11 @@ class TokenizerReader {
         field.at("content").bad(fmt::format("1 to {} bytes", kMaxAddedBytes));
       token.pattern = token.normalized ? normalize(data_->normalizer, token.content, TextPart::kAddedToken)
                                        : token.content;
+      // "search" is Atom's own, for models of SentencePiece: the content as it is, in normalized text.
+      const Field search = field.at("search");
+      if (!search.is_null() && (search.value() != "normalized" || token.normalized))
+        search.bad("\"normalized\", and normalized false");
+      token.normalized |= !search.is_null();
       const auto known = data_->ids.find(token.content);
       if (known == data_->ids.end()) {
         require(token.id == next_id, "{}: expected {}, the next id behind the vocabulary, found {}",

@@ -10,6 +10,9 @@
 
 namespace atom::text {
 
+/// The character that vocabularies without a byte alphabet write a space with: U+2581, in UTF-8.
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
+
 /// Code points `first` to `last` of one general category ("Lu", "Nd", ...).
 struct UnicodeRange {
   char32_t first;
