@@ -69,7 +69,7 @@ const Value* Dict::find(const Value& key) const {
 }
 
 const Value* Dict::find_text(std::string_view key) const {
-  return find_hashed("s" + std::string(key));
+  return find_hashed(std::string(1, 's').append(key));
 }
 
 void Dict::set(Value key, Value value) {
