@@ -116,6 +116,21 @@ def copy_model(name, folder, config=None, tensors=None, tokenizer=None):
     return folder
 
 
+def shard(folder):
+    """Distributes the tensors of a model over two files, every other one to each; returns the index's weight_map."""
+    names = Safetensors(folder / "model.safetensors").names()
+    weight_map = {}
+    for i in (0, 1):
+        file = Safetensors(folder / "model.safetensors")
+        for name in names[1 - i :: 2]:
+            file.remove(name)
+        file.write(folder / f"model-0000{i + 1}-of-00002.safetensors")
+        weight_map |= {name: f"model-0000{i + 1}-of-00002.safetensors" for name in names[i::2]}
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return weight_map
+
+
 def add_gguf_rope(writer, config):
     """RoPE scaling as GGUF has it: keys, or for llama3 a tensor of what each frequency is divided by."""
     import gguf

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from atom_cli import BINARY, GOLDEN, TEXT, Safetensors, assert_fails, copy_model, run, run_json, write_gguf
+from atom_cli import BINARY, GOLDEN, TEXT, Safetensors, assert_fails, copy_model, run, run_json, shard, write_gguf
 from int4_models import int4_model
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "scripts" / "oracles"))
@@ -36,21 +36,6 @@ def test_split_gguf(tmp_path):
     assert run_json("inspect", parts[0])["bytes"] == sum(p.stat().st_size for p in parts)
     parts[1].unlink()
     assert parts[1].name in assert_fails(run("inspect", parts[0]), 1)
-
-
-def shard(folder):
-    """Distributes the tensors of a model over two files, every other one to each."""
-    names = Safetensors(folder / "model.safetensors").names()
-    weight_map = {}
-    for i in (0, 1):
-        file = Safetensors(folder / "model.safetensors")
-        for name in names[1 - i :: 2]:
-            file.remove(name)
-        file.write(folder / f"model-0000{i + 1}-of-00002.safetensors")
-        weight_map |= {name: f"model-0000{i + 1}-of-00002.safetensors" for name in names[i::2]}
-    (folder / "model.safetensors").unlink()
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    return weight_map
 
 
 def test_sharded_safetensors(tmp_path):

@@ -15,7 +15,7 @@ import os
 
 import pytest
 
-from atom_cli import GOLDEN, TEXT, TINY_QUANTIZE, Safetensors, add_gguf_tokenizer, copy_model, run_json, run_ok, write_gguf
+from atom_cli import GOLDEN, TEXT, TINY_QUANTIZE, Safetensors, add_gguf_tokenizer, copy_model, run_json, run_ok, shard, write_gguf
 from int4_models import int4_model
 from model_tokenizers import ByteLevel, SentencePiece, Tekken, text
 from text_tokenizer import LLAMA3, QWEN2
@@ -50,19 +50,8 @@ MODELS = [
 
 
 def sharded(folder, path, tokenizer):
-    """The model with every other tensor in a second file."""
     model = copy_model(folder, path)
-    names = Safetensors(model / "model.safetensors").names()
-    weight_map = {}
-    for i, others in enumerate((names[1::2], names[::2])):
-        file = Safetensors(model / "model.safetensors")
-        for name in others:
-            file.remove(name)
-        shard = f"model-0000{i + 1}-of-00002.safetensors"
-        file.write(model / shard)
-        weight_map |= dict.fromkeys(file.names(), shard)
-    (model / "model.safetensors").unlink()
-    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    shard(model)
     return model
 
 

@@ -6,11 +6,13 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "checkpoint/testing/errors.h"
 #include "checkpoint/testing/tiny_gguf.h"
 
 namespace atom {
 namespace {
 
+using test_support::expect_contains;
 using test_support::GgufBuilder;
 
 GgufFile open(const std::string& bytes) {
@@ -33,10 +35,6 @@ std::string open_error(const std::string& bytes) {
 template <class T>
 std::string raw(T value) {
   return GgufBuilder::bytes_of(value);
-}
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
 }
 
 TEST(GgufFile, ReadsEveryMetadataType) {

@@ -7,11 +7,13 @@
 #include "base/error.h"
 #include "checkpoint/gguf_checkpoint.h"
 #include "checkpoint/gguf_tensors.h"
+#include "checkpoint/testing/errors.h"
 #include "checkpoint/testing/tiny_gguf.h"
 
 namespace atom {
 namespace {
 
+using test_support::expect_contains;
 using test_support::GgufBuilder;
 using test_support::make_tiny_builder;
 using test_support::make_tiny_metadata;
@@ -29,10 +31,6 @@ std::string open_error(const GgufBuilder& builder) {
     return error.what();
   }
   return "no error";
-}
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
 }
 
 TEST(GgufModel, MakesConfig) {

@@ -10,12 +10,15 @@
 #include "base/error.h"
 #include "base/testing/temp_dir.h"
 #include "checkpoint/checkpoint.h"
+#include "checkpoint/testing/errors.h"
 #include "checkpoint/testing/tiny_gguf.h"
 
 namespace atom {
 namespace {
 
+using test_support::expect_contains;
 using test_support::GgufBuilder;
+using test_support::open_error;
 using test_support::TempDir;
 
 constexpr uint32_t kU16 = 2;
@@ -42,19 +45,6 @@ void write_parts(const TempDir& dir, const std::function<void(int, GgufBuilder&)
     if (change) change(part, builder);
     dir.write(fmt::format("m-{:05}-of-00003.gguf", part + 1), builder.build());
   }
-}
-
-std::string open_error(const std::filesystem::path& path) {
-  try {
-    Checkpoint::open(path);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
 }
 
 TEST(GgufParts, AnyPartOpensAll) {

@@ -8,6 +8,7 @@
 #include "base/testing/temp_dir.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/json.h"
+#include "checkpoint/testing/errors.h"
 #include "checkpoint/testing/oracle.h"
 #include "checkpoint/testing/tiny_gguf.h"
 
@@ -15,6 +16,7 @@ namespace atom {
 namespace {
 
 using nlohmann::ordered_json;
+using test_support::expect_contains;
 using test_support::GgufBuilder;
 using test_support::make_tiny_metadata;
 using test_support::run_oracle;
@@ -37,10 +39,6 @@ std::string error_of(const std::function<void(GgufBuilder&)>& change) {
     return error.what();
   }
   return "no error";
-}
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
 }
 
 TEST(GgufTokenizer, MakesDocument) {

@@ -6,24 +6,14 @@
 #include "base/testing/temp_dir.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/safetensors_writer.h"
+#include "checkpoint/testing/errors.h"
 
 namespace atom {
 namespace {
 
+using test_support::expect_contains;
+using test_support::open_error;
 using test_support::TempDir;
-
-std::string open_error(const std::filesystem::path& path) {
-  try {
-    Checkpoint::open(path);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
-}
 
 void write_model(const TempDir& dir) {
   dir.write("config.json", R"({"model_type": "llama", "anything": [1, 2]})");

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/testing/temp_dir.h"
 #include "checkpoint/safetensors_writer.h"
+#include "checkpoint/testing/errors.h"
 #include "checkpoint/testing/oracle.h"
 #include "tensor/half.h"
 
@@ -16,11 +17,8 @@ namespace atom {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using test_support::expect_contains;
 using test_support::TempDir;
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
-}
 
 TEST(HfInt4Checkpoint, EqualsWhatWasPacked) {
   if (test_support::test_environment("ATOM_TEST_PYTHON").empty())

@@ -8,12 +8,14 @@
 #include "base/random.h"
 #include "base/testing/temp_dir.h"
 #include "checkpoint/json.h"
+#include "checkpoint/testing/errors.h"
 #include "checkpoint/testing/oracle.h"
 #include "tensor/half.h"
 
 namespace atom {
 namespace {
 
+using test_support::expect_contains;
 using test_support::TempDir;
 
 std::string with_header(const std::string& json, const std::string& data = "") {
@@ -38,10 +40,6 @@ std::string error_of(const std::function<void()>& action) {
 
 std::string open_error(const std::string& bytes) {
   return error_of([&] { open(bytes); });
-}
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
 }
 
 /// A file of one tensor with this description and eight bytes of data.

@@ -11,11 +11,13 @@
 #include "base/testing/temp_dir.h"
 #include "checkpoint/json.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/testing/errors.h"
 #include "checkpoint/testing/oracle.h"
 
 namespace atom {
 namespace {
 
+using test_support::expect_contains;
 using test_support::TempDir;
 
 std::string error_of(const std::function<void()>& action) {
@@ -25,10 +27,6 @@ std::string error_of(const std::function<void()>& action) {
     return error.what();
   }
   return "no error";
-}
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
 }
 
 std::string random_bytes(size_t count) {
