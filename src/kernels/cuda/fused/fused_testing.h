@@ -183,6 +183,17 @@ class DeviceActivations {
                                                                 : t * (blocks_.groups + 1) + g)];
         if (!same_bits(a, expected.scales(t)[g])) return differs("scale", g, a, expected.scales(t)[g]);
       }
+      if (is_blocked()) {
+        int a = 0, b = 0;
+        for (int i = 0; i < ActivationBlocks::kSumParts; ++i) {
+          int part;
+          std::memcpy(&part, &scales[static_cast<size_t>(blocks_.sum(t, i))], sizeof(part));
+          a += part;
+        }
+        for (int64_t g = 0; g < blocks_.groups; ++g)
+          b += expected.sums(t)[g] * static_cast<int>(expected.scales(t)[g]);
+        if (a != b) return differs("sum", 0, a, b);
+      }
       for (int64_t i = 0; fp16 && i < layout.n_outlier; ++i) {
         const float a = outliers_fp16[static_cast<size_t>(t * layout.n_outlier + i)];
         if (!same_bits(a, expected.outliers_fp16(t)[i]))

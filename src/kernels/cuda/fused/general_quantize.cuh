@@ -60,6 +60,17 @@ struct OutputRow {
       out->scales[blocks.outlier_multiplier(token)] = outlier_multiplier;
     }
   }
+  /// Of the sum's parts the first is used. Only of blocks.
+  __device__ void clear_sum() const {
+    for (int i = 0; in_blocks() && i < ActivationBlocks::kSumParts; ++i) *sum(i) = 0;
+  }
+  __device__ void add_to_sum(int of_lane) const {
+    const int of_warp = __reduce_add_sync(~0u, of_lane);
+    if (in_blocks() && threadIdx.x % 32 == 0) atomicAdd(sum(0), of_warp);
+  }
+  __device__ int* sum(int part) const {
+    return reinterpret_cast<int*>(out->scales + blocks.sum(token, part));
+  }
   /// Channels that the padded normal and outlier parts have.
   __device__ int64_t normal_end() const { return in_blocks() ? blocks.groups * 128 : outlier_offset(); }
   __device__ int64_t outlier_end() const {
@@ -86,6 +97,7 @@ __global__ void __launch_bounds__(kGeneralThreads)
   launch_dependents();
   wait_for_dependencies();
 
+  if (thread == 0) out.clear_sum();
   const In* x = static_cast<const In*>(a.x) + token * a.stride;
   for (int64_t i = thread; i < k; i += kGeneralThreads) {
     const float f = widen(x[i]);
@@ -138,6 +150,7 @@ __global__ void __launch_bounds__(kGeneralThreads)
     out.store_scale(groups, outlier_scale);
   }
 
+  int sum = 0;
   for (int64_t g = warp; g < groups; g += kWarps) {
     const int64_t begin = g * spec.layout.group;
     const int64_t end = min(begin + spec.layout.group, k_normal);
@@ -146,11 +159,13 @@ __global__ void __launch_bounds__(kGeneralThreads)
     const float inverse = numerics::inverse_scale(scale * unit);
     const int multiplier = out.in_blocks() ? static_cast<int>(scale) : 1;
     for (int64_t i = begin + lane; i < end; i += 32) {
-      out.store_normal(i,
-                       static_cast<int8_t>(numerics::quantize(channel(i), inverse, low, high) * multiplier));
+      const auto q = static_cast<int8_t>(numerics::quantize(channel(i), inverse, low, high) * multiplier);
+      out.store_normal(i, q);
+      sum += q;
     }
     if (lane == 0) out.store_scale(g, scale);
   }
+  out.add_to_sum(sum);
   for (int64_t i = k_normal + thread; i < out.normal_end(); i += kGeneralThreads) out.store_normal(i, 0);
   if (warp == 0) {
     const float inverse = numerics::inverse_scale(outlier_scale * unit);

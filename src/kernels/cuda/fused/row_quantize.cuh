@@ -146,6 +146,18 @@ __device__ inline void store_token_scale(const RowQuantize& a, int64_t token, co
       scale.outlier, numerics::inverse_scale(scale.unit), integer_scales::kMostOfOutlierActivations);
 }
 
+/// A part of a token's sum: 0 first, then warps add to it, a barrier later.
+__device__ inline int* sum_part(const RowQuantize& a, int64_t token, int part) {
+  return reinterpret_cast<int*>(a.scales) + (2 + part) * a.token_stride + token;
+}
+__device__ inline void add_to_sum(const RowQuantize& a, int64_t token, int part, int of_lane) {
+  const int of_warp = __reduce_add_sync(~0u, of_lane);
+  if (threadIdx.x % 32 == 0) atomicAdd(sum_part(a, token, part), of_warp);
+}
+__device__ inline int add_bytes(uint32_t four, int sum) {
+  return __dp4a(static_cast<int>(four), 0x01010101, sum);
+}
+
 /// What the quantizing warps of a block tell each other, of kTokens tokens.
 template <int kTokens>
 using Shares = TokenScale[32][kTokens];
@@ -176,6 +188,9 @@ __device__ void quantize_units(const RowQuantize& a, int64_t token, int64_t end,
     const TokenScale of_warp = warp_largest({mine ? asked.unit : 0.0f, mine ? asked.outlier : 0.0f});
     if (lane == 0) shares[warp][t] = of_warp;
   }
+  static_assert(kTokens * ActivationBlocks::kSumParts <= 32);
+  if (warp == 0 && lane < kTokens * ActivationBlocks::kSumParts && token + lane % kTokens < end)
+    *sum_part(a, token + lane % kTokens, lane / kTokens) = 0;
   ptx::named_barrier(1, 32 * warps);
   TokenScale my_scale_of_token{};
 #pragma unroll
@@ -191,6 +206,7 @@ __device__ void quantize_units(const RowQuantize& a, int64_t token, int64_t end,
   for (int t = 0; t < kTokens; ++t) {
     if (t > 0 && token + t >= end) return;
     int8_t* to = block_of(a, token + t, lane) + first * block_bytes(a);
+    int sum = 0;
 #pragma unroll
     for (int j = 0; j < kUnits; ++j) {
       const int unit = opaque(first) + j * step;
@@ -198,11 +214,14 @@ __device__ void quantize_units(const RowQuantize& a, int64_t token, int64_t end,
       const uint32_t multiplier = __shfl_sync(~0u, mine.multiplier, t * kUnits + j);
       if (unit < units) {
         const bool normal = unit < groups;
-        *reinterpret_cast<uint32_t*>(to) =
+        const uint32_t q =
             quantize4(y[t][j], inverse, multiplier, normal ? a.low : -127.0f, normal ? a.high : 127.0f);
+        *reinterpret_cast<uint32_t*>(to) = q;
+        if (normal) sum = add_bytes(q, sum);
       }
       to += step * block_bytes(a);
     }
+    add_to_sum(a, token + t, 0, sum);
   }
 }
 

@@ -89,6 +89,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_kernel(const Plain a) {
 /// Each block of a token's cluster has the units rank * units_per_block, ..., which go round its warps, up to
 /// kUnits of them a warp; silu * up stays in registers until the token's unit is known. Of all units' largest
 /// magnitudes the first warp makes the factors, a lane each: divisions are few that way.
+static_assert(kMaxSiluCluster <= ActivationBlocks::kSumParts);
 template <class In, int kUnits>
 __global__ void __launch_bounds__(32 * max_silu_warps(kUnits), kUnits == 1 ? 2 : 1)
     silu_mul_quantize_kernel(const RowQuantize a, const SiluConfig config) {
@@ -117,6 +118,11 @@ __global__ void __launch_bounds__(32 * max_silu_warps(kUnits), kUnits == 1 ? 2 :
   const In* gate = static_cast<const In*>(a.x) + token * a.stride;
   const In* up = gate + a.k;
   wait_for_dependencies();
+  // Each block adds to its part of the token's sum; those of no block are 0, too.
+  if (threadIdx.x < ActivationBlocks::kSumParts) {
+    const int part = static_cast<int>(threadIdx.x);
+    if (part == rank || (rank == 0 && part >= cluster)) *sum_part(a, token, part) = 0;
+  }
 
   Four g[kUnits], u[kUnits];
 #pragma unroll
@@ -164,15 +170,19 @@ __global__ void __launch_bounds__(32 * max_silu_warps(kUnits), kUnits == 1 ? 2 :
   __syncthreads();
 
   int8_t* to = block_of(a, token, lane) + begin * block_bytes(a);
+  int sum = 0;
 #pragma unroll
   for (int j = 0; j < kUnits; ++j) {
     const int unit = warp + j * warps;
     if (unit >= units) break;
     const bool normal = begin + unit < groups;
     const UnitFactors f = factors[unit];
-    *reinterpret_cast<uint32_t*>(to + unit * block_bytes(a)) =
+    const uint32_t q =
         quantize4(g[j], f.inverse, f.multiplier, normal ? a.low : -127.0f, normal ? a.high : 127.0f);
+    *reinterpret_cast<uint32_t*>(to + unit * block_bytes(a)) = q;
+    if (normal) sum = add_bytes(q, sum);
   }
+  add_to_sum(a, token, rank, sum);
   if (rank == 0 && threadIdx.x == 0) store_token_scale(a, token, asked);
 }
 

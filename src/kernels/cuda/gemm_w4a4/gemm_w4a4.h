@@ -22,7 +22,7 @@ struct GemmW4A4 {
   int64_t groups = 0;               ///< >= 1
   int64_t n_outlier = 0;            ///< >= 0; integer_scales::fits()
   const int8_t* x = nullptr;        ///< ActivationBlocks{tokens, groups, n_outlier}
-  const float* x_scales = nullptr;  ///< [2][token_stride]: units, outlier multipliers
+  const float* x_scales = nullptr;  ///< As ActivationBlocks describes, sums included
   int64_t tokens = 0;               ///< >= 0
   void* y = nullptr;                ///< [tokens][y_stride], the first n elements of each row are written
   DType y_dtype = DType::f32;       ///< f32, f16 or bf16
@@ -41,7 +41,7 @@ struct GemmContext {
 /// which therefore nobody may be writing. Throws atom::Error for arguments outside the ranges above.
 void gemm_w4a4_sm90(const GemmContext& context, const GemmW4A4& gemm);
 
-/// The form for few tokens (1 to 16, but any number works): W is streamed once for every 8 or 16 tokens
+/// The form for few tokens (1 to 8, but any number works): W is streamed once for every 8 tokens
 /// (stream_kernel.cuh).
 void gemm_w4a4_stream(const GemmContext& context, const GemmW4A4& gemm);
 

@@ -62,6 +62,12 @@ struct HostGemm {
           plain_x[m * width + c] =
               static_cast<int8_t>(activation_bits == 4 ? draw(-8, 7) * multiplier : draw(-127, 127));
       }
+      int sum = 0;
+      for (int64_t c = 0; c < normal; ++c) sum += plain_x[m * width + c];
+      for (int i = 0; i < ActivationBlocks::kSumParts; ++i) {
+        const int part = i == 0 ? sum - 7 : 1;
+        std::memcpy(&x_scales[static_cast<size_t>(blocks.sum(m, i))], &part, sizeof(part));
+      }
       for (int64_t c = normal; c < normal + n_outlier; ++c)
         plain_x[m * width + c] = static_cast<int8_t>(draw(-127, 127));
     }

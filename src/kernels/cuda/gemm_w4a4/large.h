@@ -5,8 +5,7 @@
 
 namespace atom::cuda {
 
-/// Whether gemm_w4a4_large() computes this shape: more than 16 tokens, so that a block of activations holds
-/// 32.
+/// Whether gemm_w4a4_large() computes this shape: more than 8 tokens.
 bool gemm_w4a4_large_supports(const GemmW4A4& gemm);
 
 /// The GEMM for many tokens (large_kernel.cuh).

@@ -11,6 +11,7 @@ struct LargeConfig {
   int rows = 128;
   int tokens = 256;
   int splits = 1;
+  int turns = 1;
 
   friend bool operator==(const LargeConfig&, const LargeConfig&) = default;
 };
@@ -25,6 +26,6 @@ LargeConfig large_config(int64_t n, int64_t units, int64_t tokens, int64_t token
 
 /// Token tiles that are worked on together before the next rows: what runs at one time should be about
 /// square.
-int large_super(const LargeConfig& config, int64_t token_tiles);
+int large_super(int tile_tokens, int64_t token_tiles);
 
 }  // namespace atom::cuda::large

@@ -15,7 +15,7 @@ LargeConfig config_of(int64_t n, int64_t k, int64_t tokens, int sm_count = 132) 
 
 TEST(LargeConfig, HasAKernelWhoseTilesDivideTheTokenStride) {
   for (const int64_t n : {1, 100, 576, 4096, 22016, 57344}) {
-    for (const int64_t tokens : {17, 32, 33, 64, 65, 128, 129, 256, 1000, 16384}) {
+    for (const int64_t tokens : {9, 16, 17, 32, 33, 64, 65, 128, 129, 256, 1000, 16384}) {
       for (const int sm_count : {1, 6, 132}) {
         const LargeConfig config = config_of(n, 4096, tokens, sm_count);
         EXPECT_EQ(ActivationBlocks::token_stride(tokens) % config.tokens, 0) << n << " " << tokens;
@@ -27,36 +27,35 @@ TEST(LargeConfig, HasAKernelWhoseTilesDivideTheTokenStride) {
 
 TEST(LargeConfig, TilesDivideTheTokenStrideHoweverFewTheUnits) {
   for (const int64_t units : {1, 2, 3, 4, 8}) {
-    for (const int64_t stride : {32, 64, 128, 256}) {
+    for (const int64_t stride : {16, 32, 64, 128, 256}) {
       EXPECT_EQ(stride % large_config(4096, units, stride, stride, 132).tokens, 0) << units << " " << stride;
     }
   }
 }
 
 TEST(LargeConfig, EveryPartOfASplitHasUnits) {
-  EXPECT_EQ(large_config(4096, 1, 256, 256, 132).splits, 1);
-  EXPECT_EQ(large_config(4096, 7, 256, 256, 132).splits, 1);
+  for (const int64_t units : {1, 7})
+    EXPECT_EQ(
+        large_config(4096, units, 256, 256, 132).splits * large_config(4096, units, 256, 256, 132).turns, 1);
 }
 
 TEST(LargeConfig, LargeTilesWhereTheyFillTheDevice) {
-  EXPECT_EQ(config_of(22016, 4096, 4096), (LargeConfig{128, 256, 1}));
-  EXPECT_EQ(config_of(4096, 11008, 1024), (LargeConfig{128, 256, 1}));
+  EXPECT_EQ(config_of(22016, 4096, 4096), (LargeConfig{128, 256, 1, 1}));
+  EXPECT_EQ(config_of(4096, 11008, 1024), (LargeConfig{128, 256, 1, 1}));
 }
 
 TEST(LargeConfig, SmallerOnesOrPartsOfKWhereTheyWouldLeaveMultiprocessorsIdle) {
-  EXPECT_EQ(config_of(12288, 4096, 256), (LargeConfig{192, 128, 1}));
-  EXPECT_EQ(config_of(4096, 11008, 256), (LargeConfig{128, 128, 2}));
-  EXPECT_EQ(config_of(8192, 28672, 256), (LargeConfig{128, 256, 2}));
-  EXPECT_EQ(config_of(57344, 8192, 256), (LargeConfig{128, 256, 1}));
-  EXPECT_EQ(config_of(12288, 4096, 64), (LargeConfig{128, 64, 1}));
-  EXPECT_EQ(config_of(22016, 4096, 64), (LargeConfig{192, 64, 1}));
-  EXPECT_EQ(config_of(4096, 11008, 32), (LargeConfig{128, 32, 2}));
+  EXPECT_EQ(config_of(12288, 4096, 256), (LargeConfig{192, 128, 1, 1}));
+  EXPECT_EQ(config_of(4096, 11008, 256), (LargeConfig{128, 128, 2, 1}));
+  EXPECT_EQ(config_of(22016, 4096, 64), (LargeConfig{192, 64, 1, 1}));
+  EXPECT_EQ(config_of(4096, 11008, 32), (LargeConfig{64, 32, 2, 2}));
+  EXPECT_EQ(config_of(12288, 4096, 16), (LargeConfig{128, 16, 1, 2}));
 }
 
 TEST(LargeConfig, TokenTilesThatAreWorkedOnTogether) {
-  EXPECT_EQ(large_super({192, 128, 1}, 1), 1);
-  EXPECT_EQ(large_super({192, 128, 1}, 32), 8);
-  EXPECT_EQ(large_super({128, 256, 1}, 32), 4);
+  EXPECT_EQ(large_super(128, 1), 1);
+  EXPECT_EQ(large_super(128, 32), 8);
+  EXPECT_EQ(large_super(256, 32), 4);
 }
 
 }  // namespace

@@ -17,6 +17,11 @@ __device__ __forceinline__ uint32_t load_word(uint32_t address) {
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
   return v;
 }
+__device__ __forceinline__ int2 load_integers(uint32_t address) {
+  int2 v;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address) : "memory");
+  return v;
+}
 __device__ __forceinline__ int4 load_cluster_vector(uint32_t mapped) {
   int4 v;
   asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -24,6 +29,14 @@ __device__ __forceinline__ int4 load_cluster_vector(uint32_t mapped) {
                : "r"(mapped)
                : "memory");
   return v;
+}
+__device__ __forceinline__ void store_words(uint32_t address, int x, int y) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(x), "r"(y) : "memory");
+}
+__device__ __forceinline__ void store_vector(uint32_t address, int4 v) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y), "r"(v.z),
+               "r"(v.w)
+               : "memory");
 }
 /// Four 8 x 8 matrices of 16-bit elements, transposed; a lane has two elements of a row of each and gives the
 /// address of one row of what is written.
@@ -42,9 +55,14 @@ __device__ __forceinline__ void shrink_registers() {
 }
 
 /// INT4 values times their row's multiplier, as INT8: the fragments of 32 channels, from two words of packed
-/// weights (rows g in their low nibbles, rows g + 8 in the high ones).
+/// weights (rows g in their low nibbles, rows g + 8 in the high ones). kUnsigned: plus 128, one instruction
+/// less for four of them. What 128 adds to a sum is 128 times the sum of the token's values; the epilogue
+/// subtracts that. Numbers around 128 take the tensor cores more power, though.
+template <bool kUnsigned>
 class Unpack {
  public:
+  static constexpr int kOffset = 128;
+
   __device__ __forceinline__ Unpack() : eights_(pin(0x88888888u)) {}
 
   /// `multipliers`: of row g in the low byte, of row g + 8 in the next one.
@@ -62,10 +80,10 @@ class Unpack {
  private:
   /// Four at once: with z = q + 8, no byte of z * k + (128 - 8 k) = 128 + k q overflows.
   __device__ __forceinline__ uint32_t scaled(uint32_t nibbles, uint32_t k, uint32_t offset) const {
-    uint32_t
-        z;  // (nibbles ^ eights) & 0x0F0F0F0F: one instruction only if one of the constants is in a register
+    // (nibbles ^ eights) & 0x0F0F0F0F: one instruction only if one of the constants is in a register
+    uint32_t z;
     asm("lop3.b32 %0, %1, %2, %3, 0x28;" : "=r"(z) : "r"(nibbles), "r"(eights_), "n"(0x0F0F0F0F));
-    return (z * k + offset) ^ 0x80808080u;
+    return kUnsigned ? z * k + offset : (z * k + offset) ^ 0x80808080u;
   }
 
   uint32_t eights_, k0_ = 0, k1_ = 0, offset0_ = 0, offset1_ = 0;

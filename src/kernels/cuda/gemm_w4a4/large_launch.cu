@@ -19,11 +19,30 @@ void launch_as(const GemmContext& context, Arguments arguments) {
   if (arguments.stride % T::kTokens != 0) {
     fail("W4A4 GEMM: tiles of {} tokens, {} in a block of activations", T::kTokens, arguments.stride);
   }
-  arguments.super = large_super({T::kRows, T::kTokens, T::kSplits}, arguments.token_tiles);
+  arguments.super = large_super(T::kTokens, arguments.token_tiles);
   const int64_t tiles = static_cast<int64_t>(arguments.row_tiles) * arguments.token_tiles;
-  const int64_t grid = T::kSplits == 1 ? std::min<int64_t>(tiles, context.sm_count) : tiles * T::kSplits;
+  const int64_t grid = T::kParts == 1 ? std::min<int64_t>(tiles, context.sm_count) : tiles * T::kSplits;
   cuda::launch(gemm_w4a4_large_kernel<T>, dim3(static_cast<unsigned>(grid)), dim3(T::kThreads),
                T::kSharedBytes, context.stream, LaunchOptions{T::kSplits, true}, arguments);
+}
+
+template <int kTokens>
+void launch_tokens(const GemmContext& context, const Arguments& arguments, const LargeConfig& config) {
+  const auto is = [&](int rows, int splits, int turns) {
+    return config.rows == rows && config.splits == splits && config.turns == turns;
+  };
+  if (is(128, 1, 1)) return launch_as<Tile<2, kTokens, 1, 1>>(context, arguments);
+  if (is(128, 2, 1)) return launch_as<Tile<2, kTokens, 2, 1>>(context, arguments);
+  if constexpr (kTokens < 256) {
+    if (is(192, 1, 1)) return launch_as<Tile<3, kTokens, 1, 1>>(context, arguments);
+    if (is(192, 2, 1)) return launch_as<Tile<3, kTokens, 2, 1>>(context, arguments);
+    if (is(64, 2, 2)) return launch_as<Tile<1, kTokens, 2, 2>>(context, arguments);
+    if constexpr (kTokens < 128) {
+      if (is(128, 1, 2)) return launch_as<Tile<2, kTokens, 1, 2>>(context, arguments);
+    }
+  }
+  fail("W4A4 GEMM: no kernel for tiles of {} x {}, {} x {} parts", config.rows, config.tokens, config.splits,
+       config.turns);
 }
 
 }  // namespace
@@ -47,27 +66,18 @@ void launch(const GemmContext& context, const GemmW4A4& gemm, const LargeConfig&
   arguments.accumulate = gemm.accumulate;
   arguments.vector_stores = reinterpret_cast<uintptr_t>(gemm.y) % 16 == 0 &&
                             gemm.y_stride * static_cast<int64_t>(size_of(gemm.y_dtype)) % 16 == 0;
-  const auto is = [&](int rows, int tokens, int splits) {
-    return config == LargeConfig{rows, tokens, splits};
-  };
-  if (is(128, 256, 1)) return launch_as<Tile<2, 256, 1>>(context, arguments);
-  if (is(192, 128, 1)) return launch_as<Tile<3, 128, 1>>(context, arguments);
-  if (is(128, 128, 1)) return launch_as<Tile<2, 128, 1>>(context, arguments);
-  if (is(192, 64, 1)) return launch_as<Tile<3, 64, 1>>(context, arguments);
-  if (is(128, 64, 1)) return launch_as<Tile<2, 64, 1>>(context, arguments);
-  if (is(192, 32, 1)) return launch_as<Tile<3, 32, 1>>(context, arguments);
-  if (is(128, 32, 1)) return launch_as<Tile<2, 32, 1>>(context, arguments);
-  if (is(128, 256, 2)) return launch_as<Tile<2, 256, 2>>(context, arguments);
-  if (is(128, 128, 2)) return launch_as<Tile<2, 128, 2>>(context, arguments);
-  if (is(128, 64, 2)) return launch_as<Tile<2, 64, 2>>(context, arguments);
-  if (is(128, 32, 2)) return launch_as<Tile<2, 32, 2>>(context, arguments);
-  fail("W4A4 GEMM: no kernel for tiles of {} x {}, {} to a tile", config.rows, config.tokens, config.splits);
+  if (config.tokens == 16) return launch_tokens<16>(context, arguments, config);
+  if (config.tokens == 32) return launch_tokens<32>(context, arguments, config);
+  if (config.tokens == 64) return launch_tokens<64>(context, arguments, config);
+  if (config.tokens == 128) return launch_tokens<128>(context, arguments, config);
+  if (config.tokens == 256) return launch_tokens<256>(context, arguments, config);
+  fail("W4A4 GEMM: no kernel for tiles of {} tokens", config.tokens);
 }
 
 }  // namespace large
 
 bool gemm_w4a4_large_supports(const GemmW4A4& gemm) {
-  return gemm.tokens > 16 && gemm.n <= 1 << 24 && gemm.tokens <= 1 << 24;
+  return gemm.tokens > 8 && gemm.n <= 1 << 24 && gemm.tokens <= 1 << 24;
 }
 
 void gemm_w4a4_large(const GemmContext& context, const GemmW4A4& gemm) {

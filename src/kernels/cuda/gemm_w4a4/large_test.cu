@@ -36,7 +36,10 @@ const Case kCases[] = {{64, 128, 1, 0, 4, DType::f32, 0, false},
                        {33, 1, 8, 0, 4, DType::f32, 0, true},
                        {17, 200, 9, 64, 4, DType::f32, 4, true, 1},
                        {31, 391, 23, 128, 4, DType::bf16, 0, false},
-                       {48, 576, 12, 400, 8, DType::f16, 8, false, 0, true}};
+                       {48, 576, 12, 400, 8, DType::f16, 8, false, 0, true},
+                       {9, 150, 17, 64, 4, DType::bf16, 2, false},
+                       {16, 576, 31, 128, 4, DType::f32, 0, true, 0, true},
+                       {13, 130, 3, 0, 8, DType::f16, 0, true}};
 
 template <class T>
 T* to_device(const std::vector<T>& values) {
@@ -100,7 +103,8 @@ TEST(GemmW4A4Large, IsBitIdenticalToTheReference) {
         context.sm_count = sm_count;
         EXPECT_EQ(run([&] { launch(context, gemm, config); }), want)
             << c.tokens << " tokens, n " << c.n << ", tile " << config.rows << " x " << config.tokens << ", "
-            << config.splits << " CTAs to a tile, " << sm_count << " multiprocessors";
+            << config.splits << " CTAs to a tile, " << config.turns << " turns, " << sm_count
+            << " multiprocessors";
       }
     }
     for (void* data : {static_cast<void*>(weight), static_cast<void*>(x), static_cast<void*>(x_scales),
@@ -112,10 +116,10 @@ TEST(GemmW4A4Large, IsBitIdenticalToTheReference) {
 TEST(GemmW4A4Large, RefusesFewTokens) {
   GemmW4A4 gemm;
   gemm.n = 128, gemm.groups = 1, gemm.y_stride = 128;
-  gemm.tokens = 16;
+  gemm.tokens = 8;
   EXPECT_FALSE(gemm_w4a4_large_supports(gemm));
   EXPECT_THROW(gemm_w4a4_large({}, gemm), Error);
-  gemm.tokens = 17;
+  gemm.tokens = 9;
   EXPECT_TRUE(gemm_w4a4_large_supports(gemm));
   EXPECT_THROW(launch({}, gemm, LargeConfig{64, 64, 1}), Error);
 }

@@ -26,68 +26,55 @@ struct Arguments {
   bool vector_stores;  ///< y and y_stride are multiples of 16 bytes
 };
 
-/// Half a unit, 64 rows, in a stage: its values, and multipliers of its rows at least.
-inline constexpr int kHalfUnitBytes = kUnitValueBytes / 2 + kTileRows;
-
-/// A CTA's tile: kWarpgroups consumer warpgroups of 64 rows and kTokens tokens each. kSplits CTAs, a cluster,
-/// share a tile: each multiplies a part of K.
-template <int kWarpgroupsOf, int kTokensOf, int kSplitsOf>
+/// A CTA's tile: kRowGroups times 64 rows by kTokens tokens. A row group's work is that of kTurns warpgroups,
+/// which take turns with the units of channels: more warps, so that one issues while another waits. kSplits
+/// CTAs, a cluster, share a tile: each multiplies a part of K. With turns or splits a CTA has one tile.
+template <int kRowGroupsOf, int kTokensOf, int kSplitsOf, int kTurnsOf>
 struct Tile {
-  static constexpr int kWarpgroups = kWarpgroupsOf;
+  static constexpr int kRowGroups = kRowGroupsOf;
   static constexpr int kTokens = kTokensOf;
   static constexpr int kSplits = kSplitsOf;
-  /// CTAs of a cluster that finish outputs, of 16 tokens at least.
-  static constexpr int kFinishers = kSplits < kTokens / 16 ? kSplits : kTokens / 16;
-  static constexpr int kRows = kWarpgroups * 64;
+  static constexpr int kTurns = kTurnsOf;
+  static constexpr int kRows = kRowGroups * kHalfTileRows;
+  static constexpr int kWarpgroups = kRowGroups * kTurns;
   static constexpr int kConsumers = kWarpgroups * 128;
+  /// Warpgroups that have sums of the same outputs, and how many of them finish as many of the tokens each.
+  static constexpr int kParts = kSplits * kTurns;
+  static constexpr int kFinishers = kParts < kTokens / 8 ? kParts : kTokens / 8;
+  static constexpr int kOwnTokens = kTokens / kFinishers;
+  static_assert(kFinishers * kOwnTokens == kTokens && kOwnTokens % 8 == 0);
+
+  /// Weights are unpacked to unsigned bytes where instructions count, not power.
+  static constexpr bool kUnsigned = kTokens < 256;
+
   static constexpr int kThreads = kConsumers + 128;
-  // Registers: of 64 Ki a CTA gets kThreads times a multiple of 8 at launch, 504 or 512 for a thread of every
+  // Registers: of 64 Ki a CTA gets kThreads times a multiple of 8 at launch, 480 to 512 for a thread of every
   // warpgroup together; the producer's give most of theirs to the others.
-  static constexpr int kConsumerRegisters = kWarpgroups == 2 ? 224 : 152;
-  static constexpr int kProducerRegisters = 56;
+  static constexpr int kConsumerRegisters = kWarpgroups == 2 ? 224 : kWarpgroups == 3 ? 152 : 112;
+  static constexpr int kProducerRegisters = kWarpgroups == 4 ? 32 : 56;
 
   // The ring: all stages' tokens (1024-byte aligned for the swizzle), then all stages' weights.
   static constexpr int kXBytes = kTokens * kUnitChannels;
-  static constexpr int kWeightBytes = kWarpgroups == 2 ? kUnitBytes : kUnitBytes + kHalfUnitBytes;
+  static constexpr int kWeightBytes = kRowGroups * kHalfUnitBytes;
   static constexpr int kStageBytes = kXBytes + kWeightBytes;
-  // Behind it, for each warpgroup: the tokens' scale units and outlier multipliers, and for each of its warps
-  // a buffer in which the epilogue transposes 16 rows x 32 tokens of 16 bits, or x 16 tokens of float. Rows
-  // of a buffer are 16 bytes longer than their values, against bank conflicts.
-  static constexpr int kScaleBytes = 2 * 4 * kTokens;
-  static constexpr int kPackedPitch = 16 * 2 + 16;
-  static constexpr int kFloatPitch = 16 * 4 + 16;
-  static constexpr int kBufferBytes = 32 * kPackedPitch;
-  static constexpr int kOwnBytes = kScaleBytes + 4 * kBufferBytes;
-  static constexpr int kBarrierBytes = 16 * 8;
-  static constexpr int kFit = (232448 - kWarpgroups * kOwnBytes - kBarrierBytes) / kStageBytes;
-  static constexpr int kStages = kFit < 8 ? kFit : 8;
+  // Behind it, for each warp a buffer in which the epilogue transposes 16 rows of up to 128 tokens of 16
+  // bits, or half as many of float; then the scales of the tokens of this tile and the next one.
+  static constexpr int kBufferBytes = kTokens == 256 ? 2048 : kOwnTokens <= 16 ? 1024 : kOwnTokens * 32;
+  static constexpr int kBuffersBytes = kWarpgroups * 4 * kBufferBytes;
+  static constexpr int kScaleBytes = 10 * kTokens;
+  static constexpr int kBarrierBytes = 40 * 8;
+  static constexpr int kFit = (232448 - kBuffersBytes - 2 * kScaleBytes - kBarrierBytes) / kStageBytes;
+  static constexpr int kStages = (kFit < 16 ? kFit : 16) / kTurns * kTurns;
   static constexpr int kWeightsAt = kStages * kXBytes;
-  static constexpr int kOwnAt = kStages * kStageBytes;
-  static constexpr int kBarriersAt = kOwnAt + kWarpgroups * kOwnBytes;
+  static constexpr int kBuffersAt = kStages * kStageBytes;
+  static constexpr int kScalesAt = kBuffersAt + kBuffersBytes;
+  /// Those of the ring, full and empty, then those of the scales.
+  static constexpr int kBarriersAt = kScalesAt + 2 * kScaleBytes;
+  static constexpr int kScaleBarriersAt = kBarriersAt + 2 * kStages * 8;
   static constexpr int kSharedBytes = kBarriersAt + kBarrierBytes;
-  static_assert(kWarpgroups == 2 || kWarpgroups == 3);
-  static_assert(16 * kFloatPitch <= kBufferBytes && kSharedBytes <= 232448);
-  /// Sums of all of the tile's outputs, which a cluster exchanges, lie in the ring.
-  static_assert(kSplits == 1 || kRows * kTokens * 4 <= kOwnAt);
-};
-
-/// Where a stage's weights have what a warpgroup needs. A CTA's rows begin with a whole tile of the packed
-/// weight, or, of three warpgroups, in its middle: then with the half `odd`, as it is followed by the
-/// multipliers of both halves.
-struct WeightPlace {
-  int values, multipliers;
-
-  static __device__ WeightPlace of(int warpgroups, int warpgroup, bool odd) {
-    const int half = warpgroup + (odd ? 1 : 0), base = half / 2 * kUnitBytes;
-    constexpr int kHalf = kUnitValueBytes / 2;
-    if (odd) {
-      if (half == 1) return {0, kHalf + 64};
-      return {base - kUnitBytes + kHalfUnitBytes + half % 2 * kHalf,
-              base - kUnitBytes + kHalfUnitBytes + kUnitValueBytes + half % 2 * 64};
-    }
-    const bool alone = half % 2 == 0 && warpgroup + 1 == warpgroups;
-    return {base + half % 2 * kHalf, base + (alone ? kHalf : kUnitValueBytes + half % 2 * 64)};
-  }
+  static_assert(kWarpgroups >= 2 && kWarpgroups <= 4 && kStages >= 2 * kTurns);
+  /// Sums of all of the tile's outputs, which its warpgroups exchange, lie in the ring.
+  static_assert(kParts == 1 || kTurns * kRows * kTokens * 4 <= kBuffersAt);
 };
 
 struct Place {
@@ -104,21 +91,25 @@ __device__ __forceinline__ Place place_of(int item, const Arguments& p) {
   return {row, band * p.super + within - row * width};
 }
 
-/// The units of a tile in the order in which they are multiplied: outliers first, because their sums have a
-/// multiplier of their own. Two units of outliers share a block of tokens, which the first one brings.
+/// The units of a tile that a CTA multiplies, in their order: outliers first, because their sums have a
+/// multiplier of their own. All CTAs ask for the same tokens' values at about the same time; a first group of
+/// its own for each row tile is slower.
 struct Units {
-  int groups, outlier_units;
+  int groups, outlier_units, begin, end;
 
-  __device__ int count() const { return groups + outlier_units; }
-  __device__ bool is_outlier(int i) const { return i < outlier_units; }
-  __device__ int unit(int i) const { return is_outlier(i) ? groups + i : i - outlier_units; }
-  __device__ bool brings_tokens(int i) const { return !is_outlier(i) || i % 2 == 0; }
-  __device__ int block(int i) const { return is_outlier(i) ? groups + i / 2 : i - outlier_units; }
-  /// Where part `part` of `parts` begins; pairs of outlier units stay together.
-  __device__ int part(int part, int parts) const {
-    const int begin = count() * part / parts;
-    return begin < outlier_units ? begin / 2 * 2 : begin;
-  }
+  /// Part `part` of `parts`.
+  __device__ Units(const Arguments& p, int part, int parts)
+      : groups(p.groups),
+        outlier_units(p.outlier_units),
+        begin(stored() * part / parts),
+        end(stored() * (part + 1) / parts) {}
+  /// In memory.
+  __device__ int stored() const { return groups + outlier_units; }
+  __device__ int outliers_end() const { return min(end, outlier_units); }
+  /// Of the i-th unit: its weights' unit, and the block of its tokens' values. Two units of outliers have
+  /// halves of one block.
+  __device__ int unit(int i) const { return i < outlier_units ? groups + i : i - outlier_units; }
+  __device__ int block(int i) const { return i < outlier_units ? groups + i / 2 : i - outlier_units; }
 };
 
 }  // namespace atom::cuda::large

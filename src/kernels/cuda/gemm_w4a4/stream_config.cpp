@@ -15,8 +15,7 @@ int64_t ceil_div(int64_t a, int64_t b) {
 
 StreamConfig stream_config(int64_t n, int64_t tokens, int sm_count) {
   StreamConfig config;
-  config.tokens = tokens <= 8 ? 8 : 16;
-  config.token_tiles = std::max<int64_t>(1, ceil_div(tokens, config.tokens));
+  config.token_tiles = std::max<int64_t>(1, ceil_div(tokens, kMaxStreamTokens));
   config.ctas = std::min<int64_t>(sm_count, ceil_div(n, kRowsOfBlock));
   return config;
 }

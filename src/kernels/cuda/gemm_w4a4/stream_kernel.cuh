@@ -3,11 +3,12 @@
 #include <cstdint>
 
 #include "kernels/cuda/gemm_w4a4/convert.cuh"
+#include "kernels/cuda/gemm_w4a4/stream_config.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/runtime.h"
 
-/// W4A4 / W4A8 GEMM for 1 to 16 tokens: Y[tokens, n] = X · W^T, limited by reading W once.
+/// W4A4 / W4A8 GEMM for 1 to 8 tokens: Y[tokens, n] = X · W^T, limited by reading W once.
 ///
 /// A CTA owns a range of 16-row blocks of W for all of K and handles them in passes of up to kRows blocks.
 /// Each of its warps is a stream of its own: it copies its share of (pass, unit) pieces, and X of those
@@ -34,8 +35,9 @@ inline constexpr int kRowBlock = 16;
 inline constexpr int kRowBlockValues = kRowBlock * 64;
 
 /// Shared memory of one CTA.
-template <int kTokens, int kWarps, int kRows, int kSlots>
+template <int kWarps, int kRows, int kSlots>
 struct StreamShape {
+  static constexpr int kTokens = kMaxStreamTokens;
   // Offsets in a slot: of a byte a row, or of outlier units a float, its multiplier; of X.
   static constexpr int kMultipliers = kRows * kRowBlockValues;
   static constexpr int kX = kMultipliers + kRows * kRowBlock * 4;
@@ -53,12 +55,12 @@ __device__ __forceinline__ void mma_s8(int (&d)[4], const uint32_t (&a)[4], uint
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/// kTokens 8 or 16, kWarps a CTA, kRows row blocks a pass, kSlots pieces in a warp's ring.
-template <typename Y, int kTokens, int kWarps, int kRows, int kSlots>
+/// kWarps a CTA, kRows row blocks a pass, kSlots pieces in a warp's ring.
+template <typename Y, int kWarps, int kRows, int kSlots>
 __global__ void __launch_bounds__(kWarps * 32)
     gemm_w4a4_stream_kernel(const __grid_constant__ StreamArguments p) {
-  using Shape = StreamShape<kTokens, kWarps, kRows, kSlots>;
-  constexpr int kTiles = kTokens / 8;  // of 8 tokens, the N of the mma
+  using Shape = StreamShape<kWarps, kRows, kSlots>;
+  constexpr int kTokens = Shape::kTokens;  // the N of the mma
   extern __shared__ __align__(1024) uint8_t shared[];
   __shared__ uint64_t written[2];
   __shared__ float x_units[kTokens];
@@ -85,14 +87,15 @@ __global__ void __launch_bounds__(kWarps * 32)
   } ahead;
   const auto locate = [&](int row) {
     ahead.row = row;
-    const auto unit_start = [&](int block) {
-      return static_cast<uint32_t>(block / 8) * p.units * kUnitBytes;
+    // Where a row block has its half of a unit.
+    const auto half_start = [&](int block) {
+      return static_cast<uint32_t>(block / 8) * p.units * kUnitBytes + block / 4 % 2 * kHalfUnitBytes;
     };
 #pragma unroll
     for (int r = 0; r < kRows; ++r)
-      ahead.offset[r] = unit_start(row + r) + (row + r) % 8 * kRowBlockValues + lane * 16;
+      ahead.offset[r] = half_start(row + r) + (row + r) % 4 * kRowBlockValues + lane * 16;
     const int block = row + lane;
-    ahead.multipliers_offset = unit_start(block) + kUnitValueBytes + block % 8 * kRowBlock;
+    ahead.multipliers_offset = half_start(block) + kHalfUnitValueBytes + block % 4 * kRowBlock;
   };
   const auto copied_all = [&] { return ahead.row >= end; };
   const auto settle = [&] {
@@ -152,12 +155,9 @@ __global__ void __launch_bounds__(kWarps * 32)
   }
 
   // Of tokens that are padding: anything.
-  int x_outliers[kTiles][2];
+  int x_outliers[2];
 #pragma unroll
-  for (int k = 0; k < kTiles; ++k)
-#pragma unroll
-    for (int c = 0; c < 2; ++c)
-      x_outliers[k][c] = static_cast<int>(p.x_scales[p.token_stride + m0 + k * 8 + 2 * t + c]);
+  for (int c = 0; c < 2; ++c) x_outliers[c] = static_cast<int>(p.x_scales[p.token_stride + m0 + 2 * t + c]);
   if (threadIdx.x < kTokens) x_units[threadIdx.x] = p.x_scales[m0 + threadIdx.x];
 
   Y* const y = static_cast<Y*>(p.y);
@@ -167,8 +167,8 @@ __global__ void __launch_bounds__(kWarps * 32)
   };
 
   int slot = 0;
-  int acc[kRows][kTiles][4];
-  int outliers[kRows][kTiles][4];
+  int acc[kRows][4];
+  int outliers[kRows][4];
   // Address bits of X's fragments: token g, channels 4 t ... 4 t + 3 of a chunk of 16.
   const int x_offset = g * kUnitChannels + g * 16 + t * 4;
   const auto step = [&]<int R>(int unit) {
@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(kWarps * 32)
     ptx::async_wait<kSlots - 1>();
     __syncwarp();
     const uint8_t* const in = ring + slot * Shape::kSlotBytes;
-    uint32_t words[R][8], x[kTiles][8];
+    uint32_t words[R][8], x[8];
 #pragma unroll
     for (int r = 0; r < R; ++r) {
       const uint4* from = reinterpret_cast<const uint4*>(in + r * kRowBlockValues) + lane;
@@ -184,11 +184,8 @@ __global__ void __launch_bounds__(kWarps * 32)
     }
     const int flip = unit < p.groups ? 0 : (unit - p.groups) % 2 * 64;
 #pragma unroll
-    for (int k = 0; k < kTiles; ++k)
-#pragma unroll
-      for (int c = 0; c < 8; ++c)
-        x[k][c] =
-            *reinterpret_cast<const uint32_t*>(in + Shape::kX + k * 1024 + (x_offset ^ (c * 16) ^ flip));
+    for (int c = 0; c < 8; ++c)
+      x[c] = *reinterpret_cast<const uint32_t*>(in + Shape::kX + (x_offset ^ (c * 16) ^ flip));
     int w[R][2];
     if (unit < p.groups) {
 #pragma unroll
@@ -214,37 +211,30 @@ __global__ void __launch_bounds__(kWarps * 32)
     if (++slot == kSlots) slot = 0;
 
     if (unit < p.groups) {
-      int sum[kRows][kTiles][4];
+      int sum[kRows][4];
 #pragma unroll
       for (int r = 0; r < R; ++r)
 #pragma unroll
-        for (int k = 0; k < kTiles; ++k)
-#pragma unroll
-          for (int c = 0; c < 4; ++c) sum[r][k][c] = 0;
+        for (int c = 0; c < 4; ++c) sum[r][c] = 0;
 #pragma unroll
       for (int s = 0; s < 4; ++s)
 #pragma unroll
         for (int r = 0; r < R; ++r) {
           const uint32_t a[4] = {(words[r][2 * s] << 4) & 0xF0F0F0F0u, words[r][2 * s] & 0xF0F0F0F0u,
                                  (words[r][2 * s + 1] << 4) & 0xF0F0F0F0u, words[r][2 * s + 1] & 0xF0F0F0F0u};
-#pragma unroll
-          for (int k = 0; k < kTiles; ++k) mma_s8(sum[r][k], a, x[k][2 * s], x[k][2 * s + 1]);
+          mma_s8(sum[r], a, x[2 * s], x[2 * s + 1]);
         }
 #pragma unroll
       for (int r = 0; r < R; ++r)
 #pragma unroll
-        for (int k = 0; k < kTiles; ++k)
-#pragma unroll
-          for (int c = 0; c < 4; ++c) acc[r][k][c] += (sum[r][k][c] >> 4) * w[r][c / 2];
+        for (int c = 0; c < 4; ++c) acc[r][c] += (sum[r][c] >> 4) * w[r][c / 2];
     } else {
       // All of the warp's outliers are one sum.
       if (unit - kWarps < p.groups) {
 #pragma unroll
         for (int r = 0; r < R; ++r)
 #pragma unroll
-          for (int k = 0; k < kTiles; ++k)
-#pragma unroll
-            for (int c = 0; c < 4; ++c) outliers[r][k][c] = 0;
+          for (int c = 0; c < 4; ++c) outliers[r][c] = 0;
       }
 #pragma unroll
       for (int s = 0; s < 2; ++s)
@@ -252,17 +242,13 @@ __global__ void __launch_bounds__(kWarps * 32)
         for (int r = 0; r < R; ++r) {
           const uint32_t a[4] = {words[r][4 * s], words[r][4 * s + 1], words[r][4 * s + 2],
                                  words[r][4 * s + 3]};
-#pragma unroll
-          for (int k = 0; k < kTiles; ++k) mma_s8(outliers[r][k], a, x[k][2 * s], x[k][2 * s + 1]);
+          mma_s8(outliers[r], a, x[2 * s], x[2 * s + 1]);
         }
       if (unit + kWarps >= p.units) {
 #pragma unroll
         for (int r = 0; r < R; ++r)
 #pragma unroll
-          for (int k = 0; k < kTiles; ++k)
-#pragma unroll
-            for (int c = 0; c < 4; ++c)
-              acc[r][k][c] += outliers[r][k][c] * (w[r][c / 2] * x_outliers[k][c % 2]);
+          for (int c = 0; c < 4; ++c) acc[r][c] += outliers[r][c] * (w[r][c / 2] * x_outliers[c % 2]);
       }
     }
   };
@@ -289,9 +275,7 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
     for (int r = 0; r < R; ++r)
 #pragma unroll
-      for (int k = 0; k < kTiles; ++k)
-#pragma unroll
-        for (int c = 0; c < 4; ++c) acc[r][k][c] = 0;
+      for (int c = 0; c < 4; ++c) acc[r][c] = 0;
 #pragma unroll 1
     for (; unit < p.units; unit += kWarps) step.template operator()<R>(unit);
     unit -= p.units;
@@ -302,14 +286,12 @@ __global__ void __launch_bounds__(kWarps * 32)
 #pragma unroll
     for (int r = 0; r < R; ++r)
 #pragma unroll
-      for (int k = 0; k < kTiles; ++k)
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-          const int token = k * 8 + 2 * t + c % 2;
-          if (token < x_rows)
-            partial[pass % 2 * half + (warp * x_rows + token) * Shape::kPitch + r * kRowBlock + g +
-                    c / 2 * 8] = acc[r][k][c];
-        }
+      for (int c = 0; c < 4; ++c) {
+        const int token = 2 * t + c % 2;
+        if (token < x_rows)
+          partial[pass % 2 * half + (warp * x_rows + token) * Shape::kPitch + r * kRowBlock + g + c / 2 * 8] =
+              acc[r][c];
+      }
     __syncwarp();
     if (lane == 0) ptx::barrier_arrive(&written[pass % 2]);
   };

@@ -28,11 +28,11 @@ StreamArguments arguments_of(const GemmW4A4& gemm) {
   return arguments;
 }
 
-template <typename Y, int kTokens, int kWarps, int kRows, int kSlots>
+template <typename Y, int kWarps, int kRows, int kSlots>
 void launch_stream(const GemmContext& context, const StreamConfig& config, const StreamArguments& arguments) {
-  using Shape = StreamShape<kTokens, kWarps, kRows, kSlots>;
-  static_assert(Shape::shared(kTokens) <= 227 * 1024);
-  launch(gemm_w4a4_stream_kernel<Y, kTokens, kWarps, kRows, kSlots>,
+  using Shape = StreamShape<kWarps, kRows, kSlots>;
+  static_assert(Shape::shared(kMaxStreamTokens) <= 227 * 1024);
+  launch(gemm_w4a4_stream_kernel<Y, kWarps, kRows, kSlots>,
          dim3(static_cast<unsigned>(config.ctas), static_cast<unsigned>(config.token_tiles)),
          dim3(kWarps * 32), Shape::shared(arguments.tokens), context.stream, LaunchOptions{}, arguments);
 }
@@ -41,10 +41,8 @@ void launch_stream(const GemmContext& context, const StreamConfig& config, const
 
 void gemm_w4a4_stream(const GemmContext& context, const GemmW4A4& gemm) {
   const StreamConfig config = stream_config(gemm.n, gemm.tokens, context.sm_count);
-  with_output_type(gemm.y_dtype, [&]<typename Y>() {
-    if (config.tokens == 8) return launch_stream<Y, 8, 8, 4, 2>(context, config, arguments_of(gemm));
-    launch_stream<Y, 16, 8, 4, 2>(context, config, arguments_of(gemm));
-  });
+  with_output_type(gemm.y_dtype,
+                   [&]<typename Y>() { launch_stream<Y, 8, 4, 2>(context, config, arguments_of(gemm)); });
 }
 
 }  // namespace atom::cuda
