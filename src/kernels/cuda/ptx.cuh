@@ -127,6 +127,15 @@ __device__ __forceinline__ void cluster_arrive() {
 __device__ __forceinline__ void cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
+/// Orders nothing but initialized barriers (fence_barrier_init()).
+__device__ __forceinline__ void cluster_arrive_relaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+__device__ __forceinline__ uint32_t cluster_rank() {
+  uint32_t rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
 /// Address, in the cluster's window, of a shared memory address of this CTA in CTA `rank`.
 __device__ __forceinline__ uint32_t map_shared(uint32_t address, uint32_t rank) {
   uint32_t mapped;
@@ -138,6 +147,15 @@ __device__ __forceinline__ void store_cluster(uint32_t mapped, float2 value, uin
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(mapped),
       "f"(value.x), "f"(value.y), "r"(mapped_barrier)
+      : "memory");
+}
+
+/// 16 bytes.
+__device__ __forceinline__ void store_cluster(uint32_t mapped, int4 value, uint32_t mapped_barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+          mapped),
+      "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w), "r"(mapped_barrier)
       : "memory");
 }
 

@@ -13,17 +13,20 @@ struct Known {
   double unit, tile;
 };
 constexpr Known kKnown[] = {
-    {{128, 256, 1, 1}, 0.570, 4.2}, {{128, 256, 2, 1}, 0.570, 7.4}, {{128, 128, 1, 1}, 0.290, 2.9},
-    {{192, 128, 1, 1}, 0.440, 3.7}, {{192, 128, 2, 1}, 0.450, 5.5}, {{128, 128, 2, 1}, 0.310, 4.4},
-    {{64, 128, 2, 2}, 0.197, 4.0},  {{128, 64, 1, 1}, 0.242, 2.1},  {{192, 64, 1, 1}, 0.343, 2.0},
-    {{192, 64, 2, 1}, 0.335, 3.4},  {{128, 64, 1, 2}, 0.220, 2.8},  {{128, 64, 2, 1}, 0.242, 3.2},
-    {{64, 64, 2, 2}, 0.148, 3.2},   {{128, 32, 1, 1}, 0.213, 1.9},  {{192, 32, 1, 1}, 0.299, 1.6},
-    {{192, 32, 2, 1}, 0.285, 2.7},  {{128, 32, 1, 2}, 0.187, 2.2},  {{128, 32, 2, 1}, 0.234, 2.4},
-    {{64, 32, 2, 2}, 0.139, 2.8},   {{128, 16, 1, 1}, 0.205, 1.6},  {{192, 16, 1, 1}, 0.264, 1.2},
-    {{192, 16, 2, 1}, 0.258, 2.5},  {{128, 16, 1, 2}, 0.172, 2.0},  {{128, 16, 2, 1}, 0.227, 2.2},
-    {{64, 16, 2, 2}, 0.133, 2.9}};
+    {{128, 256, 1, 1}, 0.570, 4.2}, {{128, 256, 2, 1}, 0.570, 6.0}, {{128, 128, 1, 1}, 0.290, 3.1},
+    {{192, 128, 1, 1}, 0.440, 3.7}, {{192, 128, 2, 1}, 0.450, 6.3}, {{128, 128, 2, 1}, 0.297, 4.9},
+    {{64, 128, 2, 2}, 0.200, 4.3},  {{128, 64, 1, 1}, 0.236, 2.1},  {{192, 64, 1, 1}, 0.327, 2.1},
+    {{192, 64, 2, 1}, 0.340, 4.2},  {{128, 64, 1, 2}, 0.220, 3.3},  {{128, 64, 2, 1}, 0.260, 2.7},
+    {{64, 64, 2, 2}, 0.147, 3.0},   {{128, 32, 1, 1}, 0.205, 2.0},  {{192, 32, 1, 1}, 0.290, 1.6},
+    {{192, 32, 2, 1}, 0.285, 2.4},  {{128, 32, 1, 2}, 0.187, 2.4},  {{128, 32, 2, 1}, 0.234, 1.9},
+    {{64, 32, 2, 2}, 0.135, 2.6},   {{128, 16, 1, 1}, 0.196, 1.6},  {{192, 16, 1, 1}, 0.265, 1.4},
+    {{192, 16, 2, 1}, 0.270, 2.3},  {{128, 16, 1, 2}, 0.180, 2.0},  {{128, 16, 2, 1}, 0.225, 1.7},
+    {{64, 16, 2, 2}, 0.128, 2.5}};
 /// Bytes of weights that all CTAs together read in a microsecond.
 constexpr double kBandwidth = 4.3e6;
+constexpr double kRowBytes = 65.0;  // of a unit
+/// What of that is the exchange of sums, where a cluster shares the last tile only.
+constexpr double kExchange = 1.6;
 /// What the next wave costs in addition, where CTAs have one tile: their rings are not filled while the tile
 /// before is finished.
 constexpr double kNextWave = 1.5;
@@ -52,17 +55,32 @@ LargeConfig large_config(int64_t n, int64_t units, int64_t tokens, int64_t token
     const int64_t parts = config.splits * config.turns;
     if (parts > 1 && units < 4 * parts) continue;
     const int64_t tiles = ceil_div(n, config.rows) * ceil_div(tokens, config.tokens);
-    const int64_t slots = sm_count / config.splits;
-    if (config.splits > 1 && tiles > slots) continue;
-    const int64_t waves = ceil_div(tiles, slots);
-    const auto ctas = static_cast<double>(std::min(tiles, slots) * config.splits);
-    const double arrival = ctas * static_cast<double>(config.rows) * 65.0 / kBandwidth;
-    const double wave = static_cast<double>(ceil_div(units, config.splits)) * std::max(unit, arrival) + tile;
-    const double time =
-        static_cast<double>(waves) * wave + (parts > 1 ? static_cast<double>(waves - 1) * kNextWave : 0.0);
+    const LargeGrid grid = large_grid(config, tiles, sm_count);
+    // More clusters than fit at one time.
+    if (config.splits > 1 && grid.ctas > sm_count) continue;
+    const int64_t slots = std::min<int64_t>(grid.ctas, sm_count);
+    const double arrival = static_cast<double>(slots * config.rows) * kRowBytes / kBandwidth;
+    const auto time_of = [&](int64_t count) {
+      return static_cast<double>(count) * std::max(unit, arrival) + tile;
+    };
+    const int64_t whole = ceil_div(grid.whole_tiles, slots);
+    const int64_t shared = ceil_div((tiles - grid.whole_tiles) * config.splits, slots);
+    double time = static_cast<double>(whole) * (time_of(units) - (config.splits > 1 ? kExchange : 0.0));
+    if (shared > 0) time += time_of(ceil_div(units, config.splits));
+    if (shared > 1) time += static_cast<double>(shared - 1) * (time_of(units) + kNextWave);
     if (least == 0.0 || time < least) best = config, least = time;
   }
   return best;
+}
+
+LargeGrid large_grid(const LargeConfig& config, int64_t tiles, int sm_count) {
+  if (config.turns > 1) return {tiles * config.splits, 0};
+  if (config.splits == 1) return {std::min<int64_t>(tiles, sm_count), tiles};
+  const int64_t clusters = std::max(sm_count / config.splits, 1), ctas = clusters * config.splits;
+  const int64_t whole = tiles / ctas * ctas;
+  // All tiles are shared, however many clusters that takes.
+  if (whole == 0 || tiles - whole > clusters) return {tiles * config.splits, 0};
+  return {ctas, whole};
 }
 
 int large_super(int tile_tokens, int64_t token_tiles) {

@@ -1,6 +1,7 @@
 #include "kernels/cuda/gemm_w4a4/large_config.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -49,7 +50,24 @@ TEST(LargeConfig, SmallerOnesOrPartsOfKWhereTheyWouldLeaveMultiprocessorsIdle) {
   EXPECT_EQ(config_of(4096, 11008, 256), (LargeConfig{128, 128, 2, 1}));
   EXPECT_EQ(config_of(22016, 4096, 64), (LargeConfig{192, 64, 1, 1}));
   EXPECT_EQ(config_of(4096, 11008, 32), (LargeConfig{64, 32, 2, 2}));
-  EXPECT_EQ(config_of(12288, 4096, 16), (LargeConfig{128, 16, 1, 2}));
+  EXPECT_EQ(config_of(12288, 4096, 32), (LargeConfig{128, 32, 1, 2}));
+  // Clusters share what does not fill the last wave.
+  EXPECT_EQ(config_of(57344, 8192, 64), (LargeConfig{128, 64, 2, 1}));
+}
+
+TEST(LargeGrid, ClustersShareTheLastTiles) {
+  const auto grid = [](const LargeConfig& config, int64_t tiles) {
+    const LargeGrid g = large_grid(config, tiles, 132);
+    return std::pair(g.ctas, g.whole_tiles);
+  };
+  EXPECT_EQ(grid({128, 64, 1, 1}, 448), std::pair(int64_t{132}, int64_t{448}));
+  EXPECT_EQ(grid({128, 64, 1, 1}, 40), std::pair(int64_t{40}, int64_t{40}));
+  EXPECT_EQ(grid({128, 64, 2, 1}, 448), std::pair(int64_t{132}, int64_t{396}));
+  EXPECT_EQ(grid({128, 64, 2, 1}, 40), std::pair(int64_t{80}, int64_t{0}));
+  // More than one for each cluster.
+  EXPECT_EQ(grid({128, 64, 2, 1}, 200), std::pair(int64_t{400}, int64_t{0}));
+  EXPECT_EQ(grid({64, 64, 2, 2}, 40), std::pair(int64_t{80}, int64_t{0}));
+  EXPECT_EQ(grid({128, 64, 1, 2}, 200), std::pair(int64_t{200}, int64_t{0}));
 }
 
 TEST(LargeConfig, TokenTilesThatAreWorkedOnTogether) {

@@ -22,14 +22,6 @@ __device__ __forceinline__ int2 load_integers(uint32_t address) {
   asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address) : "memory");
   return v;
 }
-__device__ __forceinline__ int4 load_cluster_vector(uint32_t mapped) {
-  int4 v;
-  asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "r"(mapped)
-               : "memory");
-  return v;
-}
 __device__ __forceinline__ void store_words(uint32_t address, int x, int y) {
   asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(x), "r"(y) : "memory");
 }

@@ -102,90 +102,98 @@ struct FloatBuffer {
   }
 };
 
-/// Moves pieces of kPiece tokens from a warp's buffer to Y, 16 bytes a lane and step. kPacked: the buffer
-/// holds what is stored; otherwise it holds floats.
-template <typename Y, bool kPacked, int kPiece>
+/// Moves pieces of kPiece tokens from a warp's buffer to Y, 16 bytes a lane and step: all 16 rows are
+/// outputs, and Y is aligned. Y: float, from a FloatBuffer, may be added to; others come as they are.
+template <typename Y, int kPiece>
 class Mover {
  public:
   __device__ Mover(const Arguments& p, const Output& out)
-      : column_(out.lane % kLanesOfToken * kVector),
-        token_(out.lane / kLanesOfToken),
-        rows_(p.n - out.row - out.warp * 16 - column_),
-        tokens_(p.tokens - out.token - token_),
+      : token_(out.lane / kLanesOfToken),
+        // Outputs come in sixteens: a warp's rows are all there, or none.
+        tokens_(out.row + out.warp * 16 < p.n ? p.tokens - out.token - token_ : 0),
         step_(p.y_stride * kStep),
-        to_(static_cast<Y*>(p.y) + (out.token + token_) * p.y_stride + out.row + out.warp * 16 + column_),
-        from_(out.buffer + Layout::at(token_, column_ * kElement / 16)),
-        whole_(p.vector_stores && rows_ >= kVector),
+        to_(static_cast<Y*>(p.y) + (out.token + token_) * p.y_stride + out.row + out.warp * 16 +
+            out.lane % kLanesOfToken * kVector),
+        from_(out.buffer + Layout::at(token_, out.lane % kLanesOfToken)),
         accumulate_(p.accumulate) {}
 
   /// The next piece.
   __device__ void operator()() {
-    uint4 raw[kSteps][kRaw];
+    uint4 values[kSteps];
 #pragma unroll
-    for (int i = 0; i < kSteps; ++i)
+    for (int i = 0; i < kSteps; ++i) values[i] = load_vector(from_ + i * kStep * Layout::kTokenBytes);
 #pragma unroll
-      for (int j = 0; j < kRaw; ++j)
-        raw[i][j] = load_vector(from_ + i * kStep * Layout::kTokenBytes + j * 16);
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i)
-      if (tokens_ > i * kStep && rows_ > 0) write(to_ + i * step_, raw[i]);
+    for (int i = 0; i < kSteps; ++i) {
+      const bool real = tokens_ > i * kStep;
+      auto* const to = reinterpret_cast<uint4*>(to_ + i * step_);
+      if constexpr (std::is_same_v<Y, float>) {
+        if (accumulate_) {
+          float4 old = {};
+          if (real) old = *reinterpret_cast<const float4*>(to);
+          values[i] = {__float_as_uint(old.x + __uint_as_float(values[i].x)),
+                       __float_as_uint(old.y + __uint_as_float(values[i].y)),
+                       __float_as_uint(old.z + __uint_as_float(values[i].z)),
+                       __float_as_uint(old.w + __uint_as_float(values[i].w))};
+        }
+      }
+      if (real) *to = values[i];
+    }
     to_ += kSteps * step_, tokens_ -= kPiece;
   }
 
  private:
-  using Layout = std::conditional_t<kPacked, PackedBuffer, FloatBuffer>;
+  using Layout = std::conditional_t<std::is_same_v<Y, float>, FloatBuffer, PackedBuffer>;
   static constexpr int kVector = 16 / sizeof(Y), kLanesOfToken = 16 / kVector;
   static constexpr int kStep = 32 / kLanesOfToken, kSteps = kPiece / kStep;
-  static constexpr int kElement = kPacked ? 2 : 4, kRaw = kVector * kElement / 16;
   static_assert(kPiece % kStep == 0 && kStep % 8 == 0);
 
-  __device__ void write(Y* to, const uint4 (&raw)[kRaw]) const {
-    alignas(16) Y values[kVector];
-    if constexpr (kPacked) {
-      *reinterpret_cast<uint4*>(values) = raw[0];
-    } else {
-      alignas(16) float v[kVector];
-#pragma unroll
-      for (int j = 0; j < kRaw; ++j) reinterpret_cast<uint4*>(v)[j] = raw[j];
-      if (accumulate_) {
-        if (whole_) {
-          *reinterpret_cast<uint4*>(values) = *reinterpret_cast<const uint4*>(to);
-        } else {
-#pragma unroll
-          for (int j = 0; j < kVector; ++j) values[j] = j < rows_ ? to[j] : from_float<Y>(0.0f);
-        }
-#pragma unroll
-        for (int j = 0; j < kVector; ++j) v[j] = to_float(values[j]) + v[j];
-      }
-#pragma unroll
-      for (int j = 0; j < kVector; ++j) values[j] = from_float<Y>(v[j]);
-    }
-    if (whole_) {
-      *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(values);
-    } else {
-#pragma unroll
-      for (int j = 0; j < kVector; ++j)
-        if (j < rows_) to[j] = values[j];
-    }
-  }
-
-  int column_, token_;
-  int rows_, tokens_;  // that are left, from the lane's first one on
+  int token_, tokens_;  // the latter: that are left, from the lane's first one on
   int64_t step_;
   Y* to_;
   uint32_t from_;
-  bool whole_, accumulate_;
+  bool accumulate_;
 };
 
-/// y of 64 rows and 2 kSums tokens; w: the units of the lane's rows. kPacked: of 16 bits, not accumulated.
-template <typename Y, bool kPacked, class T, int kSums>
+/// One element, of any type.
+__device__ __forceinline__ void store_element(const Arguments& p, int token, int row, float value) {
+  const bool real = token < p.tokens && row < p.n;
+  const int64_t at = token * p.y_stride + row;
+  if (p.y_dtype == DType::f32) {
+    if (real) store_one(static_cast<float*>(p.y) + at, value, p.accumulate);
+  } else if (p.y_dtype == DType::f16) {
+    if (real) store_one(static_cast<__half*>(p.y) + at, value, p.accumulate);
+  } else {
+    if (real) store_one(static_cast<__nv_bfloat16*>(p.y) + at, value, p.accumulate);
+  }
+}
+
+/// Any rows, alignment and type, element by element: seldom, so in little code. (Loops and branches are the
+/// same for all lanes, here and in finish(): otherwise the compiler keeps nothing in uniform registers around
+/// them, not even in the loop over units.)
+template <int kPiece>
+__device__ __forceinline__ void move_elements(const Arguments& p, const Output& out, int first) {
+  const int column = out.lane % 16;
+#pragma unroll 1
+  for (int i = 0; i < kPiece / 2; ++i) {
+    const int in_piece = i * 2 + out.lane / 16;
+    const uint32_t at = out.buffer + FloatBuffer::at(in_piece, column / 4) + column % 4 * 4;
+    store_element(p, out.token + first + in_piece, out.row + out.warp * 16 + column,
+                  __uint_as_float(load_word(at)));
+  }
+}
+
+/// y of 64 rows and 2 kSums tokens; w: the units of the lane's rows. Y: what the buffer holds; of float, all
+/// types of outputs, and sums that are added to them.
+template <typename Y, class T, int kSums>
 __device__ __forceinline__ void finish_as(const Arguments& p, const Output& out, float2 w,
                                           const int (&sums)[kSums]) {
+  constexpr bool kPacked = !std::is_same_v<Y, float>;
   constexpr int kFit = T::kBufferBytes / (kPacked ? PackedBuffer::kTokenBytes : FloatBuffer::kTokenBytes);
   constexpr int kPiece = kFit < 2 * kSums ? kFit : 2 * kSums, kBlocks = kPiece / 8;  // of 8 tokens
   static_assert(2 * kSums % kPiece == 0);
   const int g = out.lane / 4, t = out.lane % 4;
-  Mover<Y, kPacked, kPiece> move(p, out);
+  const bool vectors = kPacked || (p.vector_stores && p.y_dtype == DType::f32);
+  Mover<Y, kPiece> move(p, out);
 #pragma unroll
   for (int piece = 0; piece < 2 * kSums / kPiece; ++piece) {
     float2 s[kBlocks];
@@ -227,12 +235,16 @@ __device__ __forceinline__ void finish_as(const Arguments& p, const Output& out,
       }
     }
     __syncwarp();
-    move();
+    if (vectors) {
+      move();
+    } else {
+      move_elements<kPiece>(p, out, piece * kPiece);
+    }
   }
 }
 
 /// The same for 8 tokens, without a buffer.
-template <typename Y, class T>
+template <class T>
 __device__ __forceinline__ void finish_few(const Arguments& p, const Output& out, float2 w,
                                            const int (&sums)[4]) {
   const int in_tile = out.token_in_tile + out.lane % 4 * 2;
@@ -242,11 +254,9 @@ __device__ __forceinline__ void finish_few(const Arguments& p, const Output& out
   for (int i = 0; i < 4; ++i) {
     const int row = out.row + out.warp * 16 + out.lane / 4 + i / 2 * 8;
     const int token = out.token + out.lane % 4 * 2 + i % 2;
-    if (row >= p.n || token >= p.tokens) continue;
-    store_one(static_cast<Y*>(p.y) + token * p.y_stride + row,
-              static_cast<float>(sums[i] - (i % 2 == 0 ? o.x : o.y)) *
-                  ((i % 2 == 0 ? u.x : u.y) * (i < 2 ? w.x : w.y)),
-              p.accumulate);
+    store_element(p, token, row,
+                  static_cast<float>(sums[i] - (i % 2 == 0 ? o.x : o.y)) *
+                      ((i % 2 == 0 ? u.x : u.y) * (i < 2 ? w.x : w.y)));
   }
 }
 
@@ -254,17 +264,12 @@ template <class T, int kSums>
 __device__ __forceinline__ void finish(const Arguments& p, const Output& out, float2 w,
                                        const int (&sums)[kSums]) {
   if constexpr (kSums == 4) {
-    if (p.y_dtype == DType::f32) return finish_few<float, T>(p, out, w, sums);
-    if (p.y_dtype == DType::f16) return finish_few<__half, T>(p, out, w, sums);
-    return finish_few<__nv_bfloat16, T>(p, out, w, sums);
+    finish_few<T>(p, out, w, sums);
   } else {
-    if (p.y_dtype == DType::f32) return finish_as<float, false, T>(p, out, w, sums);
-    if (p.y_dtype == DType::f16) {
-      return p.accumulate ? finish_as<__half, false, T>(p, out, w, sums)
-                          : finish_as<__half, true, T>(p, out, w, sums);
-    }
-    p.accumulate ? finish_as<__nv_bfloat16, false, T>(p, out, w, sums)
-                 : finish_as<__nv_bfloat16, true, T>(p, out, w, sums);
+    const bool packed = p.vector_stores && !p.accumulate;
+    if (packed && p.y_dtype == DType::bf16) return finish_as<__nv_bfloat16, T>(p, out, w, sums);
+    if (packed && p.y_dtype == DType::f16) return finish_as<__half, T>(p, out, w, sums);
+    finish_as<float, T>(p, out, w, sums);
   }
 }
 

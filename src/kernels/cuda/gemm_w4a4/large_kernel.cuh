@@ -27,43 +27,44 @@ namespace atom::cuda::large {
 template <class T>
 class Producer {
  public:
-  __device__ Producer(const Arguments& p, const Units& units, uint8_t* shared)
-      : p_(p), units_(units), shared_(shared), full_(reinterpret_cast<uint64_t*>(shared + T::kBarriersAt)) {}
+  __device__ Producer(const Arguments& p, uint8_t* shared)
+      : p_(p), shared_(shared), full_(reinterpret_cast<uint64_t*>(shared + T::kBarriersAt)) {}
 
-  __device__ void weights(int first_item, int items, int step) const {
+  __device__ void weights() const {
     const uint64_t policy = ptx::policy_evict_first();
     Slot slot;
-    for (int item = first_item; item < items; item += step) {
-      const int row_tile = place_of(item, p_).row_tile;
-      for (int i = units_.begin; i < units_.end; ++i, slot.next()) {
+    for (Jobs<T> jobs(p_); jobs; jobs.next()) {
+      const Job job = *jobs;
+      for (int i = job.begin; i < job.end; ++i, slot.next()) {
         acquire(slot);
         ptx::barrier_arrive_expect(full_ + slot.index, T::kWeightBytes);
-        copy_weights(slot.index, row_tile * T::kRowGroups, units_.unit(i), policy);
+        copy_weights(slot.index, job.place.row_tile * T::kRowGroups, job.unit(i), policy);
       }
     }
   }
-  __device__ void tokens(int first_item, int items, int step) const {
+  __device__ void tokens() const {
     const uint64_t policy = ptx::policy_evict_last();
     Slot slot;
-    for (int item = first_item; item < items; item += step) {
-      const int64_t token = static_cast<int64_t>(place_of(item, p_).token_tile) * T::kTokens;
-      for (int i = units_.begin; i < units_.end; ++i, slot.next()) {
+    for (Jobs<T> jobs(p_); jobs; jobs.next()) {
+      const Job job = *jobs;
+      const int64_t token = static_cast<int64_t>(job.place.token_tile) * T::kTokens;
+      for (int i = job.begin; i < job.end; ++i, slot.next()) {
         acquire(slot);
         ptx::barrier_arrive_expect(full_ + slot.index, T::kXBytes);
         ptx::bulk_load(shared_ + slot.index * T::kXBytes,
-                       p_.x + (units_.block(i) * p_.stride + token) * kUnitChannels, T::kXBytes,
+                       p_.x + (job.block(i) * p_.stride + token) * kUnitChannels, T::kXBytes,
                        full_ + slot.index, policy);
       }
     }
   }
   /// By a whole warp.
-  __device__ void scales(int first_item, int items, int step) const {
+  __device__ void scales() const {
     const int lane = threadIdx.x % 32;
     uint64_t* const barriers = reinterpret_cast<uint64_t*>(shared_ + T::kScaleBarriersAt);
     int tile = 0;
-    for (int item = first_item; item < items; item += step, ++tile) {
+    for (Jobs<T> jobs(p_); jobs; jobs.next(), ++tile) {
       ptx::barrier_wait(barriers + 2 + tile % 2, tile / 2 % 2 ^ 1);
-      TokenScales<T>::load(p_, place_of(item, p_).token_tile * T::kTokens,
+      TokenScales<T>::load(p_, (*jobs).place.token_tile * T::kTokens,
                            ptx::shared_address(shared_ + T::kScalesAt + tile % 2 * T::kScaleBytes), lane);
       __syncwarp();
       if (lane == 0) ptx::barrier_arrive(barriers + tile % 2);
@@ -88,7 +89,8 @@ class Producer {
   __device__ void copy_weights(int slot, int half, int unit, uint64_t policy) const {
     const int last = p_.rows / kTileRows - 1;
     const auto place = [&](int i) {
-      return p_.weight + (static_cast<int64_t>(min(i / 2, last)) * units_.stored() + unit) * kUnitBytes +
+      return p_.weight +
+             (static_cast<int64_t>(min(i / 2, last)) * (p_.groups + p_.outlier_units) + unit) * kUnitBytes +
              i % 2 * kHalfUnitBytes;
     };
     uint8_t* const to = shared_ + T::kWeightsAt + slot * T::kWeightBytes;
@@ -103,7 +105,6 @@ class Producer {
   }
 
   const Arguments& p_;
-  Units units_;
   uint8_t* shared_;
   uint64_t* full_;  // [kStages], then the empty ones
 };
@@ -223,45 +224,71 @@ __device__ __forceinline__ void scale_outliers(int (&acc)[kSums], const Output& 
   }
 }
 
-/// Adds up the sums that several warpgroups have of the same outputs, in a CTA or a cluster; each finishes as
-/// many tokens.
+/// What others send to this CTA for those of its warpgroups who finish something.
+template <class T>
+__device__ __forceinline__ uint32_t sum_bytes() {
+  const int first = static_cast<int>(ptx::cluster_rank()) * T::kTurns;
+  const int finishers = max(min(T::kFinishers - first, T::kTurns), 0);
+  return static_cast<uint32_t>(finishers * (T::kParts - 1) * T::kPartBytes);
+}
+
+/// Adds up the sums that several warpgroups have of the same outputs, in a CTA or a cluster; each of the
+/// first kFinishers finishes as many tokens. What others finish is sent to their shared memory, and counted
+/// there by a barrier: cluster-wide ones would wait for all memory.
 template <class T>
 __device__ __forceinline__ void exchange(const Arguments& p, Output out, float2 rows,
                                          const int (&acc)[T::kTokens / 2], uint32_t shared, int row_group,
                                          int turn) {
-  constexpr int kQuads = T::kTokens / 8, kOwn = kQuads / T::kFinishers;
-  constexpr int kStep = T::kRowGroups * 128 * 16;  // from a quad of all row groups to the next
-  uint32_t rank = 0;
-  if constexpr (T::kSplits > 1) asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  const int part = static_cast<int>(rank) * T::kTurns + turn;
-  // [turn][quad][row group][thread]
-  const uint32_t base = shared + (row_group * 128 + out.thread()) * 16;
-  ptx::named_barrier(15, T::kConsumers);  // nobody reads the ring any more
-#pragma unroll
-  for (int k = 0; k < kQuads; ++k)
-    store_vector(base + (turn * kQuads + k) * kStep,
-                 {acc[4 * k], acc[4 * k + 1], acc[4 * k + 2], acc[4 * k + 3]});
-  ptx::cluster_arrive();
-  ptx::cluster_wait();
-  if (part >= T::kFinishers) {
-    ptx::cluster_arrive();
-    return;
-  }
+  constexpr int kOwn = T::kOwnTokens / 8;  // quads
+  const int rank = T::kSplits > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
+  const int part = rank * T::kTurns + turn;
+  // [turn][kParts - 1][quad][row group][thread]
+  const uint32_t mine = shared + T::kSumsAt + (row_group * 128 + out.thread()) * 16;
+  const auto place = [&](int to, int from) {
+    return mine + (to % T::kTurns * (T::kParts - 1) + (from < to ? from : from - 1)) * T::kPartBytes;
+  };
+  constexpr int kQuadBytes = T::kRowGroups * 128 * 16;
   int sums[kOwn * 4] = {};
+  if constexpr (T::kSplits > 1) ptx::cluster_wait();  // all of the cluster have their barriers
 #pragma unroll
-  for (int r = 0; r < T::kSplits; ++r) {
-    const uint32_t own = base + part * kOwn * kStep;
-    const uint32_t from = T::kSplits == 1 ? own : ptx::map_shared(own, r);
+  for (int f = 0; f < T::kFinishers; ++f) {
+    if (f == part) {
 #pragma unroll
-    for (int s = 0; s < T::kTurns; ++s) {
+      for (int i = 0; i < kOwn * 4; ++i) sums[i] = acc[f * kOwn * 4 + i];
+      continue;
+    }
+    const auto of_cta = [&](uint32_t address) {
+      return ptx::map_shared(address, static_cast<uint32_t>(f / T::kTurns));
+    };
+    const uint32_t to = T::kSplits > 1 ? of_cta(place(f, part)) : place(f, part);
+    const uint32_t barrier = T::kSplits > 1 ? of_cta(shared + T::kSumBarrierAt) : 0;
 #pragma unroll
-      for (int k = 0; k < kOwn; ++k) {
-        const int4 v = load_cluster_vector(from + (s * kQuads + k) * kStep);
-        sums[4 * k] += v.x, sums[4 * k + 1] += v.y, sums[4 * k + 2] += v.z, sums[4 * k + 3] += v.w;
+    for (int k = 0; k < kOwn; ++k) {
+      const int* const s = acc + (f * kOwn + k) * 4;
+      const int4 quad = {s[0], s[1], s[2], s[3]};
+      if constexpr (T::kSplits > 1) {
+        ptx::store_cluster(to + k * kQuadBytes, quad, barrier);
+      } else {
+        store_vector(to + k * kQuadBytes, quad);
       }
     }
   }
-  ptx::cluster_arrive();
+  if constexpr (T::kSplits == 1) {
+    ptx::named_barrier(1 + row_group, T::kTurns * 128);
+  } else if (part < T::kFinishers) {
+    ptx::barrier_wait_at(shared + T::kSumBarrierAt, 0);
+  }
+  if (part >= T::kFinishers) return;
+#pragma unroll
+  for (int from = 0; from < T::kParts - 1; ++from) {
+    const uint32_t at = mine + (turn * (T::kParts - 1) + from) * T::kPartBytes;
+#pragma unroll
+    for (int k = 0; k < kOwn; ++k) {
+      const uint4 v = load_vector(at + k * kQuadBytes);
+      sums[4 * k] += static_cast<int>(v.x), sums[4 * k + 1] += static_cast<int>(v.y);
+      sums[4 * k + 2] += static_cast<int>(v.z), sums[4 * k + 3] += static_cast<int>(v.w);
+    }
+  }
   out.token += part * T::kOwnTokens;
   out.token_in_tile = part * T::kOwnTokens;
   finish<T>(p, out, rows, sums);
@@ -282,35 +309,29 @@ __global__ void __launch_bounds__(T::kThreads, 1)
       ptx::barrier_init(barriers + 2 * T::kStages + i, 1);
       ptx::barrier_init(barriers + 2 * T::kStages + 2 + i, T::kWarpgroups * 4);
     }
+    if constexpr (T::kSplits > 1) {
+      uint64_t* const sums = reinterpret_cast<uint64_t*>(shared + T::kSumBarrierAt);
+      ptx::barrier_init(sums, 1);
+      ptx::barrier_arrive_expect(sums, sum_bytes<T>());
+    }
     ptx::fence_barrier_init();
   }
+  if constexpr (T::kSplits > 1) ptx::cluster_arrive_relaxed();
   __syncthreads();
   launch_dependents();
 
-  // A CTA that has sums to exchange has one tile, another as many as it takes.
-  const int items = p.row_tiles * p.token_tiles;
-  const int first_item = blockIdx.x / T::kSplits, step = T::kParts == 1 ? gridDim.x : items;
-  const int part = blockIdx.x % T::kSplits;
-  const Units units(p, part, T::kSplits);
-
   if (warpgroup == T::kWarpgroups) {
     shrink_registers<T::kProducerRegisters>();
-    const Producer<T> producer(p, units, shared);
+    const Producer<T> producer(p, shared);
     // Weights do not depend on the kernel before this one, activations do.
     if (threadIdx.x == T::kConsumers) {
-      producer.weights(first_item, items, step);
+      producer.weights();
     } else if (threadIdx.x == T::kConsumers + 32) {
       wait_for_dependencies();
-      producer.tokens(first_item, items, step);
+      producer.tokens();
     } else if (threadIdx.x / 32 == T::kConsumers / 32 + 2) {
       wait_for_dependencies();
-      producer.scales(first_item, items, step);
-    }
-    if constexpr (T::kParts > 1) {
-      __syncwarp();
-      ptx::cluster_arrive();
-      ptx::cluster_wait();
-      ptx::cluster_arrive();
+      producer.scales();
     }
   } else {
     grow_registers<T::kConsumerRegisters>();
@@ -321,13 +342,13 @@ __global__ void __launch_bounds__(T::kThreads, 1)
     const uint32_t address = ptx::shared_address(shared);
     Consumer<T> ring(address, row_group, turn, warp, lane);
     int tile = 0;
-    for (int item = first_item; item < items; item += step, ++tile) {
-      const Place place = place_of(item, p);
+    for (Jobs<T> jobs(p); jobs; jobs.next(), ++tile) {
+      const Job job = *jobs;
       const Output out{warpgroup,
                        warp,
                        lane,
-                       place.row_tile * T::kRows + row_group * kHalfTileRows,
-                       place.token_tile * T::kTokens,
+                       job.place.row_tile * T::kRows + row_group * kHalfTileRows,
+                       job.place.token_tile * T::kTokens,
                        0,
                        address + T::kScalesAt + tile % 2 * T::kScaleBytes,
                        address + T::kBuffersAt + (warpgroup * 4 + warp) * T::kBufferBytes};
@@ -335,27 +356,29 @@ __global__ void __launch_bounds__(T::kThreads, 1)
       int acc[T::kTokens / 2];
 #pragma unroll
       for (int i = 0; i < T::kTokens / 2; ++i) acc[i] = 0;
-      int unit = units.begin + turn;
-      if (unit < units.outliers_end()) {
+      int unit = job.begin + turn;
+      if (unit < job.outliers_end()) {
 #pragma unroll 1
-        for (; unit < units.outliers_end(); unit += T::kTurns) ring.outliers(acc, unit % 2);
+        for (; unit < job.outliers_end(); unit += T::kTurns) ring.outliers(acc, unit % 2);
       }
       const uint32_t scales_ready = address + T::kScaleBarriersAt + tile % 2 * 8;
       ptx::barrier_wait_at(scales_ready, tile / 2 % 2);
       // Of no outliers, too: behind a condition, ptxas would wait for every product.
       scale_outliers<T>(acc, out, rows.multipliers);
-      if (unit < units.end) ring.groups(acc, (units.end - unit + T::kTurns - 1) / T::kTurns);
-      if constexpr (T::kParts == 1) {
+      if (unit < job.end) ring.groups(acc, (job.end - unit + T::kTurns - 1) / T::kTurns);
+      if constexpr (T::kParts > 1) {
+        if (job.shared) {
+          exchange<T>(p, out, rows.units, acc, address, row_group, turn);
+          break;
+        }
+      }
+      if constexpr (T::kTurns == 1) {
         finish<T>(p, out, rows.units, acc);
         __syncwarp();
         if (lane == 0) ptx::barrier_arrive_at(scales_ready + 16);
-      } else {
-        exchange<T>(p, out, rows.units, acc, address, row_group, turn);
       }
     }
   }
-  // Nobody leaves while its sums may still be read.
-  if constexpr (T::kParts > 1) ptx::cluster_wait();
 }
 
 }  // namespace atom::cuda::large

@@ -21,8 +21,9 @@ void launch_as(const GemmContext& context, Arguments arguments) {
   }
   arguments.super = large_super(T::kTokens, arguments.token_tiles);
   const int64_t tiles = static_cast<int64_t>(arguments.row_tiles) * arguments.token_tiles;
-  const int64_t grid = T::kParts == 1 ? std::min<int64_t>(tiles, context.sm_count) : tiles * T::kSplits;
-  cuda::launch(gemm_w4a4_large_kernel<T>, dim3(static_cast<unsigned>(grid)), dim3(T::kThreads),
+  const LargeGrid grid = large_grid({T::kRows, T::kTokens, T::kSplits, T::kTurns}, tiles, context.sm_count);
+  arguments.whole_tiles = static_cast<int>(grid.whole_tiles);
+  cuda::launch(gemm_w4a4_large_kernel<T>, dim3(static_cast<unsigned>(grid.ctas)), dim3(T::kThreads),
                T::kSharedBytes, context.stream, LaunchOptions{T::kSplits, true}, arguments);
 }
 
@@ -64,7 +65,7 @@ void launch(const GemmContext& context, const GemmW4A4& gemm, const LargeConfig&
   arguments.rows = static_cast<int>(weight.rows());
   arguments.y_dtype = gemm.y_dtype;
   arguments.accumulate = gemm.accumulate;
-  arguments.vector_stores = reinterpret_cast<uintptr_t>(gemm.y) % 16 == 0 &&
+  arguments.vector_stores = gemm.n % 16 == 0 && reinterpret_cast<uintptr_t>(gemm.y) % 16 == 0 &&
                             gemm.y_stride * static_cast<int64_t>(size_of(gemm.y_dtype)) % 16 == 0;
   if (config.tokens == 16) return launch_tokens<16>(context, arguments, config);
   if (config.tokens == 32) return launch_tokens<32>(context, arguments, config);

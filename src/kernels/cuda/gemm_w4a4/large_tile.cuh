@@ -20,15 +20,17 @@ struct Arguments {
   int n, tokens, groups, outlier_units;
   int rows;  ///< Of the packed weight
   int row_tiles, token_tiles;
-  int super;  ///< Token tiles that are worked on together before the next rows
+  int super;        ///< Token tiles that are worked on together before the next rows
+  int whole_tiles;  ///< Tiles that one CTA computes alone, the first ones; clusters share the others
   DType y_dtype;
   bool accumulate;
-  bool vector_stores;  ///< y and y_stride are multiples of 16 bytes
+  bool vector_stores;  ///< n is a multiple of 16, y and y_stride of 16 bytes
 };
 
 /// A CTA's tile: kRowGroups times 64 rows by kTokens tokens. A row group's work is that of kTurns warpgroups,
 /// which take turns with the units of channels: more warps, so that one issues while another waits. kSplits
-/// CTAs, a cluster, share a tile: each multiplies a part of K. With turns or splits a CTA has one tile.
+/// CTAs, a cluster, share a tile: each multiplies a part of K. A tile whose sums warpgroups exchange is a
+/// CTA's last one.
 template <int kRowGroupsOf, int kTokensOf, int kSplitsOf, int kTurnsOf>
 struct Tile {
   static constexpr int kRowGroups = kRowGroupsOf;
@@ -57,24 +59,28 @@ struct Tile {
   static constexpr int kXBytes = kTokens * kUnitChannels;
   static constexpr int kWeightBytes = kRowGroups * kHalfUnitBytes;
   static constexpr int kStageBytes = kXBytes + kWeightBytes;
-  // Behind it, for each warp a buffer in which the epilogue transposes 16 rows of up to 128 tokens of 16
-  // bits, or half as many of float; then the scales of the tokens of this tile and the next one.
+  // Behind it, the sums that others leave those who finish: [turn][kParts - 1][quad][row group][thread] of 16
+  // bytes; for each warp a buffer in which the epilogue transposes 16 rows of up to 128 tokens of 16 bits, or
+  // half as many of float; then the scales of the tokens of this tile and the next one.
   static constexpr int kBufferBytes = kTokens == 256 ? 2048 : kOwnTokens <= 16 ? 1024 : kOwnTokens * 32;
   static constexpr int kBuffersBytes = kWarpgroups * 4 * kBufferBytes;
+  static constexpr int kPartBytes = kRows * kOwnTokens * 4;
+  static constexpr int kSumBytes = kTurns * (kParts - 1) * kPartBytes;
   static constexpr int kScaleBytes = 10 * kTokens;
   static constexpr int kBarrierBytes = 40 * 8;
-  static constexpr int kFit = (232448 - kBuffersBytes - 2 * kScaleBytes - kBarrierBytes) / kStageBytes;
+  static constexpr int kFit =
+      (232448 - kSumBytes - kBuffersBytes - 2 * kScaleBytes - kBarrierBytes) / kStageBytes;
   static constexpr int kStages = (kFit < 16 ? kFit : 16) / kTurns * kTurns;
   static constexpr int kWeightsAt = kStages * kXBytes;
-  static constexpr int kBuffersAt = kStages * kStageBytes;
+  static constexpr int kSumsAt = kStages * kStageBytes;
+  static constexpr int kBuffersAt = kSumsAt + kSumBytes;
   static constexpr int kScalesAt = kBuffersAt + kBuffersBytes;
-  /// Those of the ring, full and empty, then those of the scales.
+  /// Those of the ring, full and empty, then those of the scales, then one for sums.
   static constexpr int kBarriersAt = kScalesAt + 2 * kScaleBytes;
   static constexpr int kScaleBarriersAt = kBarriersAt + 2 * kStages * 8;
+  static constexpr int kSumBarrierAt = kScaleBarriersAt + 4 * 8;
   static constexpr int kSharedBytes = kBarriersAt + kBarrierBytes;
   static_assert(kWarpgroups >= 2 && kWarpgroups <= 4 && kStages >= 2 * kTurns);
-  /// Sums of all of the tile's outputs, which its warpgroups exchange, lie in the ring.
-  static_assert(kParts == 1 || kTurns * kRows * kTokens * 4 <= kBuffersAt);
 };
 
 struct Place {
@@ -91,25 +97,59 @@ __device__ __forceinline__ Place place_of(int item, const Arguments& p) {
   return {row, band * p.super + within - row * width};
 }
 
-/// The units of a tile that a CTA multiplies, in their order: outliers first, because their sums have a
-/// multiplier of their own. All CTAs ask for the same tokens' values at about the same time; a first group of
-/// its own for each row tile is slower.
-struct Units {
+/// What a CTA does of a tile: units [begin, end), in an order in which outliers come first, because their
+/// sums have a multiplier of their own. (All CTAs ask for the same tokens' values at about the same time; a
+/// first group of its own for each row tile is slower.)
+struct Job {
+  Place place;
   int groups, outlier_units, begin, end;
+  bool shared;  ///< Others have a part of the same sums
 
-  /// Part `part` of `parts`.
-  __device__ Units(const Arguments& p, int part, int parts)
-      : groups(p.groups),
-        outlier_units(p.outlier_units),
-        begin(stored() * part / parts),
-        end(stored() * (part + 1) / parts) {}
-  /// In memory.
-  __device__ int stored() const { return groups + outlier_units; }
   __device__ int outliers_end() const { return min(end, outlier_units); }
   /// Of the i-th unit: its weights' unit, and the block of its tokens' values. Two units of outliers have
   /// halves of one block.
   __device__ int unit(int i) const { return i < outlier_units ? groups + i : i - outlier_units; }
   __device__ int block(int i) const { return i < outlier_units ? groups + i / 2 : i - outlier_units; }
+};
+
+/// A CTA's jobs: whole tiles, as many as it takes, then a part of one.
+template <class T>
+class Jobs {
+ public:
+  __device__ explicit Jobs(const Arguments& p)
+      : p_(p), tile_(static_cast<int>(blockIdx.x)), left_(tile_ < p.whole_tiles ? 2 : 1) {
+    if (left_ == 1) begin_shared();
+  }
+  __device__ explicit operator bool() const { return left_ > 0; }
+  __device__ Job operator*() const {
+    const int units = p_.groups + p_.outlier_units;
+    Job job{place_of(tile_, p_), p_.groups, p_.outlier_units, 0, units, T::kParts > 1 && left_ == 1};
+    if (T::kSplits > 1 && job.shared) {
+      const int part = static_cast<int>(blockIdx.x) % T::kSplits;
+      job.begin = units * part / T::kSplits, job.end = units * (part + 1) / T::kSplits;
+    }
+    return job;
+  }
+  __device__ void next() {
+    if (left_ == 2) {
+      tile_ += static_cast<int>(gridDim.x);
+      if (tile_ < p_.whole_tiles) return;
+      left_ = 1;
+      begin_shared();
+    } else {
+      left_ = 0;
+    }
+  }
+
+ private:
+  __device__ void begin_shared() {
+    tile_ = p_.whole_tiles + static_cast<int>(blockIdx.x) / T::kSplits;
+    if (T::kParts == 1 || tile_ >= p_.row_tiles * p_.token_tiles) left_ = 0;
+  }
+
+  const Arguments& p_;
+  int tile_;
+  int left_;  // 2: whole tiles, 1: a shared one, 0: nothing
 };
 
 }  // namespace atom::cuda::large
