@@ -30,6 +30,11 @@ __device__ __forceinline__ void store_vector(uint32_t address, int4 v) {
                "r"(v.w)
                : "memory");
 }
+/// In one piece, which the compiler does not always leave it.
+__device__ __forceinline__ void store_global(uint4* to, const uint4& v) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
 /// Four 8 x 8 matrices of 16-bit elements, transposed; a lane has two elements of a row of each and gives the
 /// address of one row of what is written.
 __device__ __forceinline__ void store_matrices_transposed(uint32_t address, const uint32_t (&m)[4]) {

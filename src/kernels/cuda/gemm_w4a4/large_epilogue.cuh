@@ -136,7 +136,7 @@ class Mover {
                        __float_as_uint(old.w + __uint_as_float(values[i].w))};
         }
       }
-      if (real) *to = values[i];
+      if (real) store_global(to, values[i]);
     }
     to_ += kSteps * step_, tokens_ -= kPiece;
   }
