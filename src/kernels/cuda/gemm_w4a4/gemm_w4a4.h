@@ -36,14 +36,10 @@ struct GemmContext {
   int sm_count = 132;
 };
 
-/// Launches the kernel that the shape asks for (stream_kernel.cuh, large_kernel.cuh) on context.stream. It
-/// waits for the kernel launched before it (programmatic dependent launch) but reads ahead in the weights,
-/// which therefore nobody may be writing. Throws atom::Error for arguments outside the ranges above.
+/// Launches the kernel (tile_kernel.cuh) with the tile that the shape asks for on context.stream. It waits
+/// for the kernel launched before it (programmatic dependent launch) but reads ahead in the weights, which
+/// therefore nobody may be writing. Throws atom::Error for arguments outside the ranges above.
 void gemm_w4a4_sm90(const GemmContext& context, const GemmW4A4& gemm);
-
-/// The form for few tokens (1 to 8, but any number works): W is streamed once for every 8 tokens
-/// (stream_kernel.cuh).
-void gemm_w4a4_stream(const GemmContext& context, const GemmW4A4& gemm);
 
 /// The definition, one thread an output: for tests, and for devices that are not sm_90.
 void gemm_w4a4_reference(const GemmContext& context, const GemmW4A4& gemm);

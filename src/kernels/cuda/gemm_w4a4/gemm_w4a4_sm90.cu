@@ -1,8 +1,8 @@
 #include "base/error.h"
 #include "kernels/cuda/gemm_w4a4/arguments.h"
 #include "kernels/cuda/gemm_w4a4/gemm_w4a4.h"
-#include "kernels/cuda/gemm_w4a4/large.h"
-#include "kernels/cuda/gemm_w4a4/stream_config.h"
+#include "kernels/cuda/gemm_w4a4/launch.h"
+#include "kernels/cuda/gemm_w4a4/tile_config.h"
 #include "kernels/integer_scales.h"
 
 namespace atom::cuda {
@@ -19,6 +19,9 @@ void check_gemm(const GemmW4A4& gemm) {
     fail("W4A4 GEMM: the sum of {} groups and {} outliers may not fit in 32 bits", gemm.groups,
          gemm.n_outlier);
   }
+  if (gemm.n * gemm.tokens >= int64_t{1} << 40) {
+    fail("W4A4 GEMM: {} x {} outputs", gemm.tokens, gemm.n);
+  }
   if (gemm.y_stride < gemm.n) fail("W4A4 GEMM: rows of {} elements, {} apart", gemm.n, gemm.y_stride);
   if (!is_float(gemm.y_dtype)) fail("W4A4 GEMM: output type {}", name_of(gemm.y_dtype));
   const WeightTiles tiles{gemm.n, gemm.groups, gemm.n_outlier};
@@ -28,11 +31,10 @@ void check_gemm(const GemmW4A4& gemm) {
 void gemm_w4a4_sm90(const GemmContext& context, const GemmW4A4& gemm) {
   check_gemm(gemm);
   if (gemm.tokens == 0) return;
-  if (gemm.tokens <= kMaxStreamTokens) {
-    gemm_w4a4_stream(context, gemm);
-  } else {
-    gemm_w4a4_large(context, gemm);
-  }
+  const WeightTiles weight{gemm.n, gemm.groups, gemm.n_outlier};
+  tiles::launch(context, gemm,
+                tiles::tile_config(gemm.n, weight.units(), gemm.tokens,
+                                   ActivationBlocks::token_stride(gemm.tokens), context.sm_count));
 }
 
 }  // namespace atom::cuda

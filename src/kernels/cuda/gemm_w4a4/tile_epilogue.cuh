@@ -6,13 +6,13 @@
 #include <type_traits>
 
 #include "kernels/cuda/gemm_w4a4/convert.cuh"
-#include "kernels/cuda/gemm_w4a4/large_device.cuh"
-#include "kernels/cuda/gemm_w4a4/large_tile.cuh"
+#include "kernels/cuda/gemm_w4a4/tile.cuh"
+#include "kernels/cuda/gemm_w4a4/tile_device.cuh"
 
-/// From int32 sums in registers to Y, for the GEMM for many tokens (large_kernel.cuh). A warp has 16 rows of
+/// From int32 sums in registers to Y, for the GEMM (tile_kernel.cuh). A warp has 16 rows of
 /// W, which Y wants next to each other: pieces of 32 or 16 tokens go through shared memory, of each warp on
 /// its own, without barriers.
-namespace atom::cuda::large {
+namespace atom::cuda::tiles {
 
 /// What a thread of a warpgroup finishes.
 struct Output {
@@ -273,4 +273,4 @@ __device__ __forceinline__ void finish(const Arguments& p, const Output& out, fl
   }
 }
 
-}  // namespace atom::cuda::large
+}  // namespace atom::cuda::tiles

@@ -3,12 +3,12 @@
 
 #include "base/error.h"
 #include "kernels/cuda/gemm_w4a4/gemm_w4a4.h"
-#include "kernels/cuda/gemm_w4a4/large.h"
-#include "kernels/cuda/gemm_w4a4/large_kernel.cuh"
+#include "kernels/cuda/gemm_w4a4/launch.h"
+#include "kernels/cuda/gemm_w4a4/tile_kernel.cuh"
 #include "kernels/cuda/runtime.h"
 
 namespace atom::cuda {
-namespace large {
+namespace tiles {
 namespace {
 
 template <class T>
@@ -19,16 +19,16 @@ void launch_as(const GemmContext& context, Arguments arguments) {
   if (arguments.stride % T::kTokens != 0) {
     fail("W4A4 GEMM: tiles of {} tokens, {} in a block of activations", T::kTokens, arguments.stride);
   }
-  arguments.super = large_super(T::kTokens, arguments.token_tiles);
+  arguments.super = tile_super(T::kTokens, arguments.token_tiles);
   const int64_t tiles = static_cast<int64_t>(arguments.row_tiles) * arguments.token_tiles;
-  const LargeGrid grid = large_grid({T::kRows, T::kTokens, T::kSplits, T::kTurns}, tiles, context.sm_count);
+  const TileGrid grid = tile_grid({T::kRows, T::kTokens, T::kSplits, T::kTurns}, tiles, context.sm_count);
   arguments.whole_tiles = static_cast<int>(grid.whole_tiles);
-  cuda::launch(gemm_w4a4_large_kernel<T>, dim3(static_cast<unsigned>(grid.ctas)), dim3(T::kThreads),
+  cuda::launch(gemm_w4a4_kernel<T>, dim3(static_cast<unsigned>(grid.ctas)), dim3(T::kThreads),
                T::kSharedBytes, context.stream, LaunchOptions{T::kSplits, true}, arguments);
 }
 
 template <int kTokens>
-void launch_tokens(const GemmContext& context, const Arguments& arguments, const LargeConfig& config) {
+void launch_tokens(const GemmContext& context, const Arguments& arguments, const TileConfig& config) {
   const auto is = [&](int rows, int splits, int turns) {
     return config.rows == rows && config.splits == splits && config.turns == turns;
   };
@@ -48,7 +48,7 @@ void launch_tokens(const GemmContext& context, const Arguments& arguments, const
 
 }  // namespace
 
-void launch(const GemmContext& context, const GemmW4A4& gemm, const LargeConfig& config) {
+void launch(const GemmContext& context, const GemmW4A4& gemm, const TileConfig& config) {
   const WeightTiles weight{gemm.n, gemm.groups, gemm.n_outlier};
   Arguments arguments = {};
   arguments.weight = gemm.weight;
@@ -75,20 +75,6 @@ void launch(const GemmContext& context, const GemmW4A4& gemm, const LargeConfig&
   fail("W4A4 GEMM: no kernel for tiles of {} tokens", config.tokens);
 }
 
-}  // namespace large
-
-bool gemm_w4a4_large_supports(const GemmW4A4& gemm) {
-  return gemm.tokens > 8 && gemm.n <= 1 << 24 && gemm.tokens <= 1 << 24;
-}
-
-void gemm_w4a4_large(const GemmContext& context, const GemmW4A4& gemm) {
-  if (!gemm_w4a4_large_supports(gemm)) {
-    fail("W4A4 GEMM: {} rows and {} tokens are not for the kernel of tiles", gemm.n, gemm.tokens);
-  }
-  const WeightTiles weight{gemm.n, gemm.groups, gemm.n_outlier};
-  large::launch(context, gemm,
-                large::large_config(gemm.n, weight.units(), gemm.tokens,
-                                    ActivationBlocks::token_stride(gemm.tokens), context.sm_count));
-}
+}  // namespace tiles
 
 }  // namespace atom::cuda

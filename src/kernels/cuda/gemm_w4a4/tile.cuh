@@ -5,9 +5,9 @@
 #include "kernels/cuda/layout.h"
 #include "tensor/dtype.h"
 
-/// Tiles of the GEMM for many tokens (large_kernel.cuh): how a CTA's registers and shared memory are divided,
+/// Tiles of the GEMM (tile_kernel.cuh): how a CTA's registers and shared memory are divided,
 /// and the order in which tiles are worked on.
-namespace atom::cuda::large {
+namespace atom::cuda::tiles {
 
 struct Arguments {
   const uint8_t* weight;
@@ -152,4 +152,4 @@ class Jobs {
   int left_;  // 2: whole tiles, 1: a shared one, 0: nothing
 };
 
-}  // namespace atom::cuda::large
+}  // namespace atom::cuda::tiles

@@ -5,10 +5,10 @@
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
-/// What the GEMM for many tokens does beside the instructions of wgmma.cuh and ptx.cuh. The accumulators and
+/// What the GEMM does beside the instructions of wgmma.cuh and ptx.cuh. The accumulators and
 /// the registers of A belong to the tensor cores from wgmma::multiply() until a wgmma::wait() that covers its
 /// group; claim() keeps the compiler from reading accumulators before that.
-namespace atom::cuda::large {
+namespace atom::cuda::tiles {
 
 using ptx::load_16_bits, ptx::load_vector, ptx::pin, wgmma::claim;
 
@@ -91,4 +91,4 @@ __device__ __forceinline__ uint64_t with_low_word(uint32_t low) {
   return wgmma::descriptor(0) >> 32 << 32 | low;
 }
 
-}  // namespace atom::cuda::large
+}  // namespace atom::cuda::tiles

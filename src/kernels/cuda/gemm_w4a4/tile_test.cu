@@ -8,10 +8,10 @@
 
 #include "base/error.h"
 #include "kernels/cuda/gemm_w4a4/gemm_w4a4_testing.h"
-#include "kernels/cuda/gemm_w4a4/large.h"
+#include "kernels/cuda/gemm_w4a4/launch.h"
 #include "kernels/cuda/runtime.h"
 
-namespace atom::cuda::large {
+namespace atom::cuda::tiles {
 namespace {
 
 struct Case {
@@ -38,6 +38,8 @@ const Case kCases[] = {{64, 128, 1, 0, 4, DType::f32, 0, false},
                        {31, 391, 23, 128, 4, DType::bf16, 0, false},
                        {48, 576, 12, 400, 8, DType::f16, 8, false, 0, true},
                        {9, 150, 17, 64, 4, DType::bf16, 2, false},
+                       {1, 300, 9, 128, 4, DType::f32, 0, false},
+                       {3, 128, 33, 64, 8, DType::f16, 8, false},
                        {16, 576, 31, 128, 4, DType::f32, 0, true, 0, true},
                        {13, 130, 3, 0, 8, DType::f16, 0, true}};
 
@@ -66,7 +68,7 @@ void expect_products(const testing::HostGemm& host, const Case& c, const std::ve
 
 /// Every tile, on a whole device and on six multiprocessors (so that each computes several tiles), gives the
 /// bits of the reference kernel, over memory of known contents.
-TEST(GemmW4A4Large, IsBitIdenticalToTheReference) {
+TEST(GemmW4A4Tiles, IsBitIdenticalToTheReference) {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "no GPU";
   for (const Case& c : kCases) {
@@ -92,12 +94,11 @@ TEST(GemmW4A4Large, IsBitIdenticalToTheReference) {
       return bytes;
     };
     GemmContext context;
-    ASSERT_TRUE(gemm_w4a4_large_supports(gemm));
     const auto want = run([&] { gemm_w4a4_reference(context, gemm); });
     if (c.type == DType::f32) expect_products<float>(host, c, before, want);
     if (c.type == DType::f16) expect_products<__half>(host, c, before, want);
     if (c.type == DType::bf16) expect_products<__nv_bfloat16>(host, c, before, want);
-    for (const LargeConfig& config : large_configs()) {
+    for (const TileConfig& config : tile_configs()) {
       if (host.blocks.stride() % config.tokens != 0) continue;
       for (const int sm_count : {132, 6}) {
         context.sm_count = sm_count;
@@ -113,16 +114,13 @@ TEST(GemmW4A4Large, IsBitIdenticalToTheReference) {
   }
 }
 
-TEST(GemmW4A4Large, RefusesFewTokens) {
+TEST(GemmW4A4Tiles, RefusesTilesThatThereAreNot) {
   GemmW4A4 gemm;
-  gemm.n = 128, gemm.groups = 1, gemm.y_stride = 128;
-  gemm.tokens = 8;
-  EXPECT_FALSE(gemm_w4a4_large_supports(gemm));
-  EXPECT_THROW(gemm_w4a4_large({}, gemm), Error);
-  gemm.tokens = 9;
-  EXPECT_TRUE(gemm_w4a4_large_supports(gemm));
-  EXPECT_THROW(launch({}, gemm, LargeConfig{64, 64, 1}), Error);
+  gemm.n = 128, gemm.groups = 1, gemm.y_stride = 128, gemm.tokens = 17;
+  EXPECT_THROW(launch({}, gemm, TileConfig{64, 64, 1}), Error);
+  // A block of 17 tokens holds 32.
+  EXPECT_THROW(launch({}, gemm, TileConfig{128, 64, 1, 1}), Error);
 }
 
 }  // namespace
-}  // namespace atom::cuda::large
+}  // namespace atom::cuda::tiles

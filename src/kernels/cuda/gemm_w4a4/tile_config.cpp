@@ -1,15 +1,15 @@
-#include "kernels/cuda/gemm_w4a4/large_config.h"
+#include "kernels/cuda/gemm_w4a4/tile_config.h"
 
 #include <algorithm>
 #include <array>
 
-namespace atom::cuda::large {
+namespace atom::cuda::tiles {
 namespace {
 
 /// Microseconds that a tile takes per unit of channels where weights arrive in time, and besides: fitted to
 /// the shapes of Llama-7B, Llama-3-8B and Llama-70B on an H200.
 struct Known {
-  LargeConfig config;
+  TileConfig config;
   double unit, tile;
 };
 constexpr Known kKnown[] = {
@@ -32,7 +32,7 @@ constexpr double kExchange = 0.9;
 constexpr double kNextWave = 1.5;
 
 constexpr auto kConfigs = [] {
-  std::array<LargeConfig, std::size(kKnown)> configs;
+  std::array<TileConfig, std::size(kKnown)> configs;
   for (size_t i = 0; i < configs.size(); ++i) configs[i] = kKnown[i].config;
   return configs;
 }();
@@ -43,19 +43,19 @@ int64_t ceil_div(int64_t a, int64_t b) {
 
 }  // namespace
 
-std::span<const LargeConfig> large_configs() {
+std::span<const TileConfig> tile_configs() {
   return kConfigs;
 }
 
-LargeConfig large_config(int64_t n, int64_t units, int64_t tokens, int64_t token_stride, int sm_count) {
-  LargeConfig best = {};
+TileConfig tile_config(int64_t n, int64_t units, int64_t tokens, int64_t token_stride, int sm_count) {
+  TileConfig best = {};
   double least = 0.0;
   for (const auto& [config, unit, tile] : kKnown) {
     if (token_stride % config.tokens != 0) continue;
     const int64_t parts = config.splits * config.turns;
     if (parts > 1 && units < 4 * parts) continue;
     const int64_t tiles = ceil_div(n, config.rows) * ceil_div(tokens, config.tokens);
-    const LargeGrid grid = large_grid(config, tiles, sm_count);
+    const TileGrid grid = tile_grid(config, tiles, sm_count);
     // More clusters than fit at one time.
     if (config.splits > 1 && grid.ctas > sm_count) continue;
     const int64_t slots = std::min<int64_t>(grid.ctas, sm_count);
@@ -73,7 +73,7 @@ LargeConfig large_config(int64_t n, int64_t units, int64_t tokens, int64_t token
   return best;
 }
 
-LargeGrid large_grid(const LargeConfig& config, int64_t tiles, int sm_count) {
+TileGrid tile_grid(const TileConfig& config, int64_t tiles, int sm_count) {
   if (config.turns > 1) return {tiles * config.splits, 0};
   if (config.splits == 1) return {std::min<int64_t>(tiles, sm_count), tiles};
   const int64_t clusters = std::max(sm_count / config.splits, 1), ctas = clusters * config.splits;
@@ -83,8 +83,8 @@ LargeGrid large_grid(const LargeConfig& config, int64_t tiles, int sm_count) {
   return {ctas, whole};
 }
 
-int large_super(int tile_tokens, int64_t token_tiles) {
+int tile_super(int tile_tokens, int64_t token_tiles) {
   return static_cast<int>(std::min<int64_t>(token_tiles, 1024 / tile_tokens));
 }
 
-}  // namespace atom::cuda::large
+}  // namespace atom::cuda::tiles

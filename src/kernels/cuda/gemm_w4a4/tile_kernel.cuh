@@ -2,9 +2,9 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/gemm_w4a4/large_device.cuh"
-#include "kernels/cuda/gemm_w4a4/large_epilogue.cuh"
-#include "kernels/cuda/gemm_w4a4/large_tile.cuh"
+#include "kernels/cuda/gemm_w4a4/tile.cuh"
+#include "kernels/cuda/gemm_w4a4/tile_device.cuh"
+#include "kernels/cuda/gemm_w4a4/tile_epilogue.cuh"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/runtime.h"
@@ -20,8 +20,8 @@
 /// all of K in int32, so that scaling is left to the epilogue. Outliers come first: their sums are multiplied
 /// by the outlier multipliers, and the groups are added to that. Where tiles are few, a cluster of kSplits
 /// CTAs shares one, a part of K each, and in tiles of 64 rows two warpgroups share those; then they exchange
-/// their sums. See docs/kernels/gemm_large.md.
-namespace atom::cuda::large {
+/// their sums. See docs/kernels/gemm.md.
+namespace atom::cuda::tiles {
 
 /// The loading threads: one for weights, one for tokens, since the issue of a copy takes its time.
 template <class T>
@@ -295,8 +295,7 @@ __device__ __forceinline__ void exchange(const Arguments& p, Output out, float2 
 }
 
 template <class T>
-__global__ void __launch_bounds__(T::kThreads, 1)
-    gemm_w4a4_large_kernel(const __grid_constant__ Arguments p) {
+__global__ void __launch_bounds__(T::kThreads, 1) gemm_w4a4_kernel(const __grid_constant__ Arguments p) {
   extern __shared__ __align__(1024) uint8_t shared[];
   const int warpgroup = threadIdx.x / 128;
   if (threadIdx.x == 0) {
@@ -381,4 +380,4 @@ __global__ void __launch_bounds__(T::kThreads, 1)
   }
 }
 
-}  // namespace atom::cuda::large
+}  // namespace atom::cuda::tiles
