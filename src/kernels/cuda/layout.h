@@ -22,9 +22,10 @@
 /// INT4 values times their group's multiplier; 16-byte chunk c of token r is stored at chunk c ^ (r % 8), the
 /// 128-byte swizzle of `wgmma` operands in shared memory, so that a plain bulk copy of consecutive tokens is
 /// a valid operand. scales float [2][token_stride]: the tokens' scale units, then their outlier multipliers
-/// (1 where there are no outliers). Behind them, int32 [kSumParts][token_stride]: what adds up to the sum of
-/// a token's values of normal channels, for kernels that multiply by weights with an offset. Tokens that pad
-/// a block to token_stride hold anything.
+/// (1 where there are no outliers). Behind them, int32 [kSumParts][token_stride]: what adds
+/// up to the sum of a token's values of normal channels, for kernels that multiply by weights with an offset;
+/// of up to kMostSummed tokens only, as sums cost time and the kernels for more do without. Tokens that pad a
+/// block to token_stride hold anything.
 namespace atom::cuda {
 
 inline constexpr int kTileRows = 128;
@@ -91,6 +92,7 @@ struct WeightTiles {
 /// Blocks and strides of quantized activations.
 struct ActivationBlocks {
   static constexpr int kSumParts = 8;
+  static constexpr int64_t kMostSummed = 1024;
 
   int64_t tokens = 0;
   int64_t groups = 0;
@@ -108,7 +110,8 @@ struct ActivationBlocks {
   ATOM_HOST_DEVICE int64_t blocks() const { return groups + outlier_blocks(); }
   ATOM_HOST_DEVICE int64_t value_bytes() const { return blocks() * stride() * kUnitChannels; }
   /// Of scales and sums, 4 bytes each.
-  ATOM_HOST_DEVICE int64_t scale_count() const { return (2 + kSumParts) * stride(); }
+  ATOM_HOST_DEVICE int64_t scale_count() const { return (summed() ? 2 + kSumParts : 2) * stride(); }
+  ATOM_HOST_DEVICE bool summed() const { return tokens <= kMostSummed; }
   /// Index of channel [0, 128) of `block` of a token.
   ATOM_HOST_DEVICE int64_t value(int64_t token, int64_t block, int channel) const {
     const int64_t chunk = (channel / 16) ^ (token % 8);

@@ -60,13 +60,14 @@ struct OutputRow {
       out->scales[blocks.outlier_multiplier(token)] = outlier_multiplier;
     }
   }
-  /// Of the sum's parts the first is used. Only of blocks.
+  /// Of the sum's parts the first is used.
+  __device__ bool has_sum() const { return in_blocks() && blocks.summed(); }
   __device__ void clear_sum() const {
-    for (int i = 0; in_blocks() && i < ActivationBlocks::kSumParts; ++i) *sum(i) = 0;
+    for (int i = 0; has_sum() && i < ActivationBlocks::kSumParts; ++i) *sum(i) = 0;
   }
   __device__ void add_to_sum(int of_lane) const {
     const int of_warp = __reduce_add_sync(~0u, of_lane);
-    if (in_blocks() && threadIdx.x % 32 == 0) atomicAdd(sum(0), of_warp);
+    if (has_sum() && threadIdx.x % 32 == 0) atomicAdd(sum(0), of_warp);
   }
   __device__ int* sum(int part) const {
     return reinterpret_cast<int*>(out->scales + blocks.sum(token, part));

@@ -189,7 +189,8 @@ __device__ void quantize_units(const RowQuantize& a, int64_t token, int64_t end,
     if (lane == 0) shares[warp][t] = of_warp;
   }
   static_assert(kTokens * ActivationBlocks::kSumParts <= 32);
-  if (warp == 0 && lane < kTokens * ActivationBlocks::kSumParts && token + lane % kTokens < end)
+  const bool summed = a.blocks.summed();
+  if (summed && warp == 0 && lane < kTokens * ActivationBlocks::kSumParts && token + lane % kTokens < end)
     *sum_part(a, token + lane % kTokens, lane / kTokens) = 0;
   ptx::named_barrier(1, 32 * warps);
   TokenScale my_scale_of_token{};
@@ -221,7 +222,7 @@ __device__ void quantize_units(const RowQuantize& a, int64_t token, int64_t end,
       }
       to += step * block_bytes(a);
     }
-    add_to_sum(a, token + t, 0, sum);
+    if (summed) add_to_sum(a, token + t, 0, sum);
   }
 }
 

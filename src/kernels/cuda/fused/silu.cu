@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(32 * max_silu_warps(kUnits), kUnits == 1 ? 2 :
   const In* up = gate + a.k;
   wait_for_dependencies();
   // Each block adds to its part of the token's sum; those of no block are 0, too.
-  if (threadIdx.x < ActivationBlocks::kSumParts) {
+  if (a.blocks.summed() && threadIdx.x < ActivationBlocks::kSumParts) {
     const int part = static_cast<int>(threadIdx.x);
     if (part == rank || (rank == 0 && part >= cluster)) *sum_part(a, token, part) = 0;
   }
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(32 * max_silu_warps(kUnits), kUnits == 1 ? 2 :
     *reinterpret_cast<uint32_t*>(to + unit * block_bytes(a)) = q;
     if (normal) sum = add_bytes(q, sum);
   }
-  add_to_sum(a, token, rank, sum);
+  if (a.blocks.summed()) add_to_sum(a, token, rank, sum);
   if (rank == 0 && threadIdx.x == 0) store_token_scale(a, token, asked);
 }
 

@@ -64,7 +64,7 @@ struct HostGemm {
       }
       int sum = 0;
       for (int64_t c = 0; c < normal; ++c) sum += plain_x[m * width + c];
-      for (int i = 0; i < ActivationBlocks::kSumParts; ++i) {
+      for (int i = 0; blocks.summed() && i < ActivationBlocks::kSumParts; ++i) {
         const int part = i == 0 ? sum - 7 : 1;
         std::memcpy(&x_scales[static_cast<size_t>(blocks.sum(m, i))], &part, sizeof(part));
       }

@@ -19,6 +19,9 @@ void launch_as(const GemmContext& context, Arguments arguments) {
   if (arguments.stride % T::kTokens != 0) {
     fail("W4A4 GEMM: tiles of {} tokens, {} in a block of activations", T::kTokens, arguments.stride);
   }
+  if (T::kUnsigned && arguments.tokens > ActivationBlocks::kMostSummed) {
+    fail("W4A4 GEMM: tiles of {} tokens, {} of which have no sums", T::kTokens, arguments.tokens);
+  }
   arguments.super = tile_super(T::kTokens, arguments.token_tiles);
   const int64_t tiles = static_cast<int64_t>(arguments.row_tiles) * arguments.token_tiles;
   const TileGrid grid = tile_grid({T::kRows, T::kTokens, T::kSplits, T::kTurns}, tiles, context.sm_count);

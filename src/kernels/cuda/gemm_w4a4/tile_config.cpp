@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "kernels/cuda/layout.h"
+
 namespace atom::cuda::tiles {
 namespace {
 
@@ -52,6 +54,8 @@ TileConfig tile_config(int64_t n, int64_t units, int64_t tokens, int64_t token_s
   double least = 0.0;
   for (const auto& [config, unit, tile] : kKnown) {
     if (token_stride % config.tokens != 0) continue;
+    // Their weights have an offset.
+    if (config.tokens < 256 && tokens > ActivationBlocks::kMostSummed) continue;
     const int64_t parts = config.splits * config.turns;
     if (parts > 1 && units < 4 * parts) continue;
     const int64_t tiles = ceil_div(n, config.rows) * ceil_div(tokens, config.tokens);

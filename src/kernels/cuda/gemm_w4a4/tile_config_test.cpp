@@ -43,6 +43,8 @@ TEST(TileConfig, EveryPartOfASplitHasUnits) {
 TEST(TileConfig, LargeTilesWhereTheyFillTheDevice) {
   EXPECT_EQ(config_of(22016, 4096, 4096), (TileConfig{128, 256, 1, 1}));
   EXPECT_EQ(config_of(4096, 11008, 1024), (TileConfig{128, 256, 1, 1}));
+  // Tokens without sums.
+  for (const int64_t n : {64, 1000, 6144}) EXPECT_EQ(config_of(n, 4096, 1025).tokens, 256);
 }
 
 TEST(TileConfig, SmallerOnesOrPartsOfKWhereTheyWouldLeaveMultiprocessorsIdle) {
