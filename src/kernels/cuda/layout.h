@@ -110,7 +110,8 @@ struct ActivationBlocks {
   ATOM_HOST_DEVICE int64_t blocks() const { return groups + outlier_blocks(); }
   ATOM_HOST_DEVICE int64_t value_bytes() const { return blocks() * stride() * kUnitChannels; }
   /// Of scales and sums, 4 bytes each.
-  ATOM_HOST_DEVICE int64_t scale_count() const { return (summed() ? 2 + kSumParts : 2) * stride(); }
+  ATOM_HOST_DEVICE int64_t scale_count() const { return (2 + kSumParts) * stride(); }
+  /// Whether sums are kept; room for them there always is.
   ATOM_HOST_DEVICE bool summed() const { return tokens <= kMostSummed; }
   /// Index of channel [0, 128) of `block` of a token.
   ATOM_HOST_DEVICE int64_t value(int64_t token, int64_t block, int channel) const {
