@@ -68,7 +68,7 @@ struct ActivationSpec {
 ///         zeros in the outliers' place, the last scale is 0).
 ///
 /// On a GPU, where the layout allows (is_blocked()), values and scales are those of kernels/cuda/layout.h
-/// instead, and there are no sums.
+/// instead, the tokens' sums among the scales.
 class QuantizedActivations {
  public:
   /// Null `memory`: the host's; otherwise a GPU's.

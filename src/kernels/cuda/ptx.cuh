@@ -102,11 +102,6 @@ __device__ __forceinline__ void bulk_load(void* to, const void* from, uint32_t b
 
 // ---- 16-byte copies, in groups of one thread
 
-__device__ __forceinline__ void async_copy(uint32_t to, const void* from, uint64_t policy) {
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "l"(policy)
-               : "memory");
-}
 __device__ __forceinline__ void async_copy(uint32_t to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
@@ -167,11 +162,6 @@ __device__ __forceinline__ unsigned add_acquire_release(unsigned* to, unsigned x
   unsigned old;
   asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(to), "r"(x) : "memory");
   return old;
-}
-
-/// Into L2.
-__device__ __forceinline__ void prefetch(const void* from) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
 
 // ---- named barriers

@@ -42,7 +42,7 @@ enum class ActivationForm : uint8_t {
 };
 
 /// Where quantized activations go; padding of channels is written as zeros, rows beyond `tokens` are not
-/// written. Sums are not computed.
+/// written. Sums are computed of blocks only, as kernels/cuda/layout.h says.
 struct QuantizedOutput {
   ActivationSpec spec;
   ActivationForm form = ActivationForm::blocks;

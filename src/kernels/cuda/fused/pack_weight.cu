@@ -1,9 +1,9 @@
 // Canonical low-bit weights with integer scales -> WeightTiles (kernels/cuda/layout.h). First a kernel, a
 // warp a row, finds the rows' scale units, the greatest common divisors of their scales, and outlier
-// multipliers. Then a block makes one unit of one tile in shared memory (8,320 bytes: values, then 128
-// multipliers, the exact quotients of scales and the row's unit) and copies it out 16 bytes a thread. In a
-// normal unit a byte holds two rows, g and g + 8 of a block of 16: a thread makes the whole byte. Rows beyond
-// n and channels beyond the end are zero.
+// multipliers. Then a block makes one unit of one tile in shared memory (8,320 bytes: twice values of 64
+// rows and their multipliers, the exact quotients of scales and the row's unit) and copies it out 16 bytes a
+// thread. In a normal unit a byte holds two rows, g and g + 8 of a block of 16: a thread makes the whole
+// byte. Rows beyond n and channels beyond the end are zero.
 
 #include "kernels/cuda/fused/dispatch.h"
 #include "kernels/cuda/fused/row_unit.cuh"

@@ -66,7 +66,7 @@ __device__ void sample_greedy(const Row& row, int32_t* out, Shared& shared) {
   if (threadIdx.x == 0) shared.drawn = best;
   cluster_sync();
   best = __reduce_min_sync(~0u, static_cast<uint32_t>(of_lane(shared.drawn, uint64_t{~0u})));
-  if (cluster_rank() == 0 && threadIdx.x == 0) *out = static_cast<int32_t>(best);
+  if (ptx::cluster_rank() == 0 && threadIdx.x == 0) *out = static_cast<int32_t>(best);
 }
 
 /// Pass 2: tokens in the bins of this thread, in all of the row; returns the sum of all weights.
@@ -345,7 +345,7 @@ __device__ void draw(const Row& row, const Last& last, uint64_t random, const ui
   cluster_sync();
   const uint64_t drawn = of_lane(shared.drawn, uint64_t{0});
   const uint64_t total = warp_sum(drawn);
-  const uint64_t before = warp_sum(threadIdx.x % 32 < cluster_rank() ? drawn : 0);
+  const uint64_t before = warp_sum(threadIdx.x % 32 < ptx::cluster_rank() ? drawn : 0);
   const uint64_t target = sampling::target_of(random, total);
   if (target < before || target - before >= scan.total) return;
   uint64_t rest = target - before;
@@ -374,7 +374,7 @@ __device__ void sample_one(Row& row, const SampleParams& params, int32_t* out, u
                            Shared& shared) {
   float least;
   if (!find_extremes(row, least, shared)) {
-    if (cluster_rank() == 0 && threadIdx.x == 0) *out = -1;
+    if (ptx::cluster_rank() == 0 && threadIdx.x == 0) *out = -1;
     return;
   }
   if (sampling::is_greedy(params.temperature)) {
@@ -427,8 +427,8 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const float* logits, i
   Row row{};
   row.x = logits + at * stride;
   row.vocab = static_cast<int>(vocab);
-  row.first_chunk = static_cast<int>(min(cluster_rank() * each, chunks));
-  row.end_chunk = static_cast<int>(min(cluster_rank() * each + each, chunks));
+  row.first_chunk = static_cast<int>(min(ptx::cluster_rank() * each, chunks));
+  row.end_chunk = static_cast<int>(min(ptx::cluster_rank() * each + each, chunks));
   sample_one(row, params[at], out + at, chunk_sums, shared);
   // Shared memory that another block may be reading.
   cluster_sync();

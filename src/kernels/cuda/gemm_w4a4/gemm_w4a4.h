@@ -22,7 +22,7 @@ struct GemmW4A4 {
   int64_t groups = 0;               ///< >= 1
   int64_t n_outlier = 0;            ///< >= 0; integer_scales::fits()
   const int8_t* x = nullptr;        ///< ActivationBlocks{tokens, groups, n_outlier}
-  const float* x_scales = nullptr;  ///< As ActivationBlocks describes, sums included
+  const float* x_scales = nullptr;  ///< As ActivationBlocks describes, with sums if summed()
   int64_t tokens = 0;               ///< >= 0
   void* y = nullptr;                ///< [tokens][y_stride], the first n elements of each row are written
   DType y_dtype = DType::f32;       ///< f32, f16 or bf16

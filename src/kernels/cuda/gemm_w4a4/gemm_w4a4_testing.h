@@ -28,9 +28,10 @@ struct HostGemm {
   std::vector<int> multipliers;
   std::vector<float> units;
 
-  /// `extreme`: all operands as large as they may be, of random sign.
+  /// `extreme`: all operands as large as they may be, of random sign; or, if `one_sign`, all weights positive
+  /// and all activations negative.
   HostGemm(int64_t n, int64_t groups, int64_t n_outlier, int64_t tokens, int activation_bits, uint32_t seed,
-           bool extreme = false)
+           bool extreme = false, bool one_sign = false)
       : n(n),
         groups(groups),
         n_outlier(n_outlier),
@@ -50,7 +51,9 @@ struct HostGemm {
       multipliers.push_back(n_outlier == 0 ? 1 : draw(r % 16 == 5 ? 0 : 1, 4));
       units.push_back(r % 16 == 5 && !extreme ? 0.0f : 1e-5f * static_cast<float>(draw(1, 4096)));
       for (int64_t c = 0; c < normal + n_outlier; ++c)
-        plain_w[r * width + c] = static_cast<int8_t>(c < normal ? draw(-8, 7) : draw(-127, 127));
+        plain_w[r * width + c] = static_cast<int8_t>(one_sign     ? (c < normal ? 7 : 127)
+                                                     : c < normal ? draw(-8, 7)
+                                                                  : draw(-127, 127));
     }
     for (int64_t m = 0; m < tokens; ++m) {
       x_scales[blocks.unit(m)] = 1e-4f * static_cast<float>(draw(1, 4096));
@@ -59,8 +62,9 @@ struct HostGemm {
       for (int64_t g = 0; g < groups; ++g) {
         const int multiplier = draw(1, integer_scales::most_of_activations(activation_bits));
         for (int64_t c = g * kUnitChannels; c < (g + 1) * kUnitChannels; ++c)
-          plain_x[m * width + c] =
-              static_cast<int8_t>(activation_bits == 4 ? draw(-8, 7) * multiplier : draw(-127, 127));
+          plain_x[m * width + c] = static_cast<int8_t>(one_sign               ? -8 * multiplier
+                                                       : activation_bits == 4 ? draw(-8, 7) * multiplier
+                                                                              : draw(-127, 127));
       }
       int sum = 0;
       for (int64_t c = 0; c < normal; ++c) sum += plain_x[m * width + c];

@@ -10,14 +10,14 @@
 #include "kernels/cuda/gemm_w4a4/tile_device.cuh"
 
 /// From int32 sums in registers to Y, for the GEMM (tile_kernel.cuh). A warp has 16 rows of
-/// W, which Y wants next to each other: pieces of 32 or 16 tokens go through shared memory, of each warp on
-/// its own, without barriers.
+/// W, which Y wants next to each other: pieces of up to 128 tokens (64 of float) go through shared memory, of
+/// each warp on its own, without barriers.
 namespace atom::cuda::tiles {
 
 /// What a thread of a warpgroup finishes.
 struct Output {
-  int warpgroup, warp, lane;  // warp: of the warpgroup
-  int row, token;             // first ones of the warpgroup
+  int warp, lane;  // warp: of the warpgroup
+  int row, token;  // first ones of the warpgroup
   int token_in_tile;
   uint32_t scales;  // TokenScales of the tile
   uint32_t buffer;  // of the warp

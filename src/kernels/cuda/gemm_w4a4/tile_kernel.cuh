@@ -19,8 +19,8 @@
 /// channels at a time and two products ahead, and multiplies them by all tokens of the tile; wgmma adds up
 /// all of K in int32, so that scaling is left to the epilogue. Outliers come first: their sums are multiplied
 /// by the outlier multipliers, and the groups are added to that. Where tiles are few, a cluster of kSplits
-/// CTAs shares one, a part of K each, and in tiles of 64 rows two warpgroups share those; then they exchange
-/// their sums. See docs/kernels/gemm.md.
+/// CTAs shares one, a part of K each, or kTurns warpgroups take turns with the units of the same rows; then
+/// they exchange their sums. See docs/kernels/gemm.md.
 namespace atom::cuda::tiles {
 
 /// The loading threads: one for weights, one for tokens, since the issue of a copy takes its time.
@@ -315,7 +315,10 @@ __global__ void __launch_bounds__(T::kThreads, 1) gemm_w4a4_kernel(const __grid_
     }
     ptx::fence_barrier_init();
   }
-  if constexpr (T::kSplits > 1) ptx::cluster_arrive_relaxed();
+  if constexpr (T::kSplits > 1) {
+    __syncwarp();
+    ptx::cluster_arrive_relaxed();
+  }
   __syncthreads();
   launch_dependents();
 
@@ -343,8 +346,7 @@ __global__ void __launch_bounds__(T::kThreads, 1) gemm_w4a4_kernel(const __grid_
     int tile = 0;
     for (Jobs<T> jobs(p); jobs; jobs.next(), ++tile) {
       const Job job = *jobs;
-      const Output out{warpgroup,
-                       warp,
+      const Output out{warp,
                        lane,
                        job.place.row_tile * T::kRows + row_group * kHalfTileRows,
                        job.place.token_tile * T::kTokens,

@@ -115,6 +115,34 @@ TEST(GemmW4A4Tiles, IsBitIdenticalToTheReference) {
   }
 }
 
+/// Sums that only fit in 32 bits without the offset that weights have in tiles of up to 128 tokens.
+TEST(GemmW4A4Tiles, OffsetsMayWrapAround) {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) GTEST_SKIP() << "no GPU";
+  const testing::HostGemm host(64, 600, 0, 16, 4, 1, true, true);
+  int64_t biased = 0;
+  for (int64_t c = 0; c < 600 * 128; ++c)
+    biased += int64_t{128 + 7 * 16} * host.plain_x[static_cast<size_t>(c)];
+  ASSERT_LT(biased, INT32_MIN);
+  uint8_t* weight = to_device(host.weight);
+  int8_t* x = to_device(host.x);
+  float* x_scales = to_device(host.x_scales);
+  float* y = to_device(std::vector<float>(16 * 64));
+  const GemmW4A4 gemm{weight, 64, 600, 0, x, x_scales, 16, y, DType::f32, 64, false};
+  for (const TileConfig& config : tile_configs()) {
+    if (config.tokens != 16) continue;
+    ATOM_CUDA_CHECK(cudaMemset(y, 0xFF, 16 * 64 * sizeof(float)));
+    launch(GemmContext{}, gemm, config);
+    std::vector<float> got(16 * 64);
+    ATOM_CUDA_CHECK(cudaMemcpy(got.data(), y, got.size() * sizeof(float), cudaMemcpyDeviceToHost));
+    for (int64_t i = 0; i < 16 * 64; ++i)
+      ASSERT_EQ(got[static_cast<size_t>(i)], host.product(i / 64, i % 64)) << i;
+  }
+  for (void* data : {static_cast<void*>(weight), static_cast<void*>(x), static_cast<void*>(x_scales),
+                     static_cast<void*>(y)})
+    ATOM_CUDA_CHECK(cudaFree(data));
+}
+
 TEST(GemmW4A4Tiles, RefusesTilesThatThereAreNot) {
   GemmW4A4 gemm;
   gemm.n = 128, gemm.groups = 1, gemm.y_stride = 128, gemm.tokens = 17;
