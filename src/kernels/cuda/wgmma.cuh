@@ -36,19 +36,19 @@ __device__ __forceinline__ uint64_t descriptor(uint32_t shared_address, uint32_t
          static_cast<uint64_t>(1024 >> 4) << 32 | uint64_t{1} << 62;
 }
 
-/// d [64 rows, 16 to 256 tokens] = a b, or d + a b when `add` is not 0: 8-bit operands, 32 channels, s32
-/// sums. a, unsigned if kUnsigned, from registers; b, signed, K-major.
+/// d [64 rows, 16 to 256 tokens] += a b: 8-bit operands, 32 channels, s32 sums. a, unsigned if kUnsigned,
+/// from registers; b, signed, K-major.
 template <bool kUnsigned = false>
-__device__ __forceinline__ void multiply(int (&d)[8], const uint32_t (&a)[4], uint64_t b, int add) {
+__device__ __forceinline__ void multiply(int (&d)[8], const uint32_t (&a)[4], uint64_t b) {
 #define ATOM_MULTIPLY(type)                                                                            \
   asm volatile(                                                                                        \
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %13, 0;\n"                                                 \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"                                                   \
       "wgmma.mma_async.sync.aligned.m64n16k32.s32." type                                               \
       ".s8 {"                                                                                          \
       "%0, %1, %2, %3, %4, %5, %6, %7}, "                                                              \
       "{%8, %9, %10, %11}, %12, add;\n}"                                                               \
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]) \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
   if constexpr (kUnsigned) {
     ATOM_MULTIPLY("u8");
   } else {
@@ -57,10 +57,10 @@ __device__ __forceinline__ void multiply(int (&d)[8], const uint32_t (&a)[4], ui
 #undef ATOM_MULTIPLY
 }
 template <bool kUnsigned = false>
-__device__ __forceinline__ void multiply(int (&d)[16], const uint32_t (&a)[4], uint64_t b, int add) {
+__device__ __forceinline__ void multiply(int (&d)[16], const uint32_t (&a)[4], uint64_t b) {
 #define ATOM_MULTIPLY(type)                                                                                  \
   asm volatile(                                                                                              \
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %21, 0;\n"                                                       \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"                                                         \
       "wgmma.mma_async.sync.aligned.m64n32k32.s32." type                                                     \
       ".s8 {"                                                                                                \
       "%0, %1, %2, %3, %4, %5, %6, %7, "                                                                     \
@@ -68,7 +68,7 @@ __device__ __forceinline__ void multiply(int (&d)[16], const uint32_t (&a)[4], u
       "{%16, %17, %18, %19}, %20, add;\n}"                                                                   \
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]), "+r"(d[6]), "+r"(d[7]),      \
         "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]), "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]) \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
   if constexpr (kUnsigned) {
     ATOM_MULTIPLY("u8");
   } else {
@@ -77,10 +77,10 @@ __device__ __forceinline__ void multiply(int (&d)[16], const uint32_t (&a)[4], u
 #undef ATOM_MULTIPLY
 }
 template <bool kUnsigned = false>
-__device__ __forceinline__ void multiply(int (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) {
+__device__ __forceinline__ void multiply(int (&d)[32], const uint32_t (&a)[4], uint64_t b) {
 #define ATOM_MULTIPLY(type)                                                                             \
   asm volatile(                                                                                         \
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %37, 0;\n"                                                  \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"                                                    \
       "wgmma.mma_async.sync.aligned.m64n64k32.s32." type                                                \
       ".s8 {"                                                                                           \
       "%0, %1, %2, %3, %4, %5, %6, %7, "                                                                \
@@ -93,7 +93,7 @@ __device__ __forceinline__ void multiply(int (&d)[32], const uint32_t (&a)[4], u
         "+r"(d[15]), "+r"(d[16]), "+r"(d[17]), "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]),      \
         "+r"(d[22]), "+r"(d[23]), "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]),      \
         "+r"(d[29]), "+r"(d[30]), "+r"(d[31])                                                           \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
   if constexpr (kUnsigned) {
     ATOM_MULTIPLY("u8");
   } else {
@@ -102,10 +102,10 @@ __device__ __forceinline__ void multiply(int (&d)[32], const uint32_t (&a)[4], u
 #undef ATOM_MULTIPLY
 }
 template <bool kUnsigned = false>
-__device__ __forceinline__ void multiply(int (&d)[64], const uint32_t (&a)[4], uint64_t b, int add) {
+__device__ __forceinline__ void multiply(int (&d)[64], const uint32_t (&a)[4], uint64_t b) {
 #define ATOM_MULTIPLY(type)                                                                             \
   asm volatile(                                                                                         \
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"                                                  \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"                                                    \
       "wgmma.mma_async.sync.aligned.m64n128k32.s32." type                                               \
       ".s8 {"                                                                                           \
       "%0, %1, %2, %3, %4, %5, %6, %7, "                                                                \
@@ -126,7 +126,7 @@ __device__ __forceinline__ void multiply(int (&d)[64], const uint32_t (&a)[4], u
         "+r"(d[43]), "+r"(d[44]), "+r"(d[45]), "+r"(d[46]), "+r"(d[47]), "+r"(d[48]), "+r"(d[49]),      \
         "+r"(d[50]), "+r"(d[51]), "+r"(d[52]), "+r"(d[53]), "+r"(d[54]), "+r"(d[55]), "+r"(d[56]),      \
         "+r"(d[57]), "+r"(d[58]), "+r"(d[59]), "+r"(d[60]), "+r"(d[61]), "+r"(d[62]), "+r"(d[63])       \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
   if constexpr (kUnsigned) {
     ATOM_MULTIPLY("u8");
   } else {
@@ -135,10 +135,10 @@ __device__ __forceinline__ void multiply(int (&d)[64], const uint32_t (&a)[4], u
 #undef ATOM_MULTIPLY
 }
 template <bool kUnsigned = false>
-__device__ __forceinline__ void multiply(int (&d)[128], const uint32_t (&a)[4], uint64_t b, int add) {
+__device__ __forceinline__ void multiply(int (&d)[128], const uint32_t (&a)[4], uint64_t b) {
 #define ATOM_MULTIPLY(type)                                                                               \
   asm volatile(                                                                                           \
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %133, 0;\n"                                                   \
+      "{\n.reg .pred add;\nsetp.ne.b32 add, 1, 0;\n"                                                      \
       "wgmma.mma_async.sync.aligned.m64n256k32.s32." type                                                 \
       ".s8 {"                                                                                             \
       "%0, %1, %2, %3, %4, %5, %6, %7, "                                                                  \
@@ -177,7 +177,7 @@ __device__ __forceinline__ void multiply(int (&d)[128], const uint32_t (&a)[4], 
         "+r"(d[113]), "+r"(d[114]), "+r"(d[115]), "+r"(d[116]), "+r"(d[117]), "+r"(d[118]), "+r"(d[119]), \
         "+r"(d[120]), "+r"(d[121]), "+r"(d[122]), "+r"(d[123]), "+r"(d[124]), "+r"(d[125]), "+r"(d[126]), \
         "+r"(d[127])                                                                                      \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
   if constexpr (kUnsigned) {
     ATOM_MULTIPLY("u8");
   } else {

@@ -133,4 +133,10 @@ __device__ float sum_of_squares(const T* x, int n) {
   return __shfl_sync(~0u, partial, 0, 16);
 }
 
+/// Adds what the warp's lanes have to *to, of which others add, too.
+__device__ inline void add_of_warp(int* to, int of_lane) {
+  const int of_warp = __reduce_add_sync(~0u, of_lane);
+  if (threadIdx.x % 32 == 0) atomicAdd(to, of_warp);
+}
+
 }  // namespace atom::cuda::fused

@@ -65,10 +65,6 @@ struct OutputRow {
   __device__ void clear_sum() const {
     for (int i = 0; has_sum() && i < ActivationBlocks::kSumParts; ++i) *sum(i) = 0;
   }
-  __device__ void add_to_sum(int of_lane) const {
-    const int of_warp = __reduce_add_sync(~0u, of_lane);
-    if (has_sum() && threadIdx.x % 32 == 0) atomicAdd(sum(0), of_warp);
-  }
   __device__ int* sum(int part) const {
     return reinterpret_cast<int*>(out->scales + blocks.sum(token, part));
   }
@@ -166,7 +162,7 @@ __global__ void __launch_bounds__(kGeneralThreads)
     }
     if (lane == 0) out.store_scale(g, scale);
   }
-  out.add_to_sum(sum);
+  if (out.has_sum()) add_of_warp(out.sum(0), sum);
   for (int64_t i = k_normal + thread; i < out.normal_end(); i += kGeneralThreads) out.store_normal(i, 0);
   if (warp == 0) {
     const float inverse = numerics::inverse_scale(outlier_scale * unit);

@@ -150,10 +150,6 @@ __device__ inline void store_token_scale(const RowQuantize& a, int64_t token, co
 __device__ inline int* sum_part(const RowQuantize& a, int64_t token, int part) {
   return reinterpret_cast<int*>(a.scales) + (2 + part) * a.token_stride + token;
 }
-__device__ inline void add_to_sum(const RowQuantize& a, int64_t token, int part, int of_lane) {
-  const int of_warp = __reduce_add_sync(~0u, of_lane);
-  if (threadIdx.x % 32 == 0) atomicAdd(sum_part(a, token, part), of_warp);
-}
 __device__ inline int add_bytes(uint32_t four, int sum) {
   return __dp4a(static_cast<int>(four), 0x01010101, sum);
 }
@@ -222,7 +218,7 @@ __device__ void quantize_units(const RowQuantize& a, int64_t token, int64_t end,
       }
       to += step * block_bytes(a);
     }
-    if (summed) add_to_sum(a, token + t, 0, sum);
+    if (summed) add_of_warp(sum_part(a, token + t, 0), sum);
   }
 }
 

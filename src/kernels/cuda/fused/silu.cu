@@ -89,10 +89,10 @@ __global__ void __launch_bounds__(kThreads) silu_mul_kernel(const Plain a) {
 /// Each block of a token's cluster has the units rank * units_per_block, ..., which go round its warps, up to
 /// kUnits of them a warp; silu * up stays in registers until the token's unit is known. Of all units' largest
 /// magnitudes the first warp makes the factors, a lane each: divisions are few that way.
-static_assert(kMaxSiluCluster <= ActivationBlocks::kSumParts);
 template <class In, int kUnits>
 __global__ void __launch_bounds__(32 * max_silu_warps(kUnits), kUnits == 1 ? 2 : 1)
     silu_mul_quantize_kernel(const RowQuantize a, const SiluConfig config) {
+  static_assert(kMaxSiluCluster <= ActivationBlocks::kSumParts);
   constexpr int kBlockUnits = kUnits * max_silu_warps(kUnits);
   /// Of the block's units: the largest magnitude, then the scale.
   __shared__ float scales[kBlockUnits];
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(32 * max_silu_warps(kUnits), kUnits == 1 ? 2 :
     *reinterpret_cast<uint32_t*>(to + unit * block_bytes(a)) = q;
     if (normal) sum = add_bytes(q, sum);
   }
-  if (a.blocks.summed()) add_to_sum(a, token, rank, sum);
+  if (a.blocks.summed()) add_of_warp(sum_part(a, token, rank), sum);
   if (rank == 0 && threadIdx.x == 0) store_token_scale(a, token, asked);
 }
 

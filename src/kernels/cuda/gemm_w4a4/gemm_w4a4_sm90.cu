@@ -8,7 +8,7 @@
 namespace atom::cuda {
 
 void check_gemm(const GemmW4A4& gemm) {
-  // The kernels count rows, units and tokens in 32 bits.
+  // The kernels count rows, units, tokens and tiles in 32 bits.
   constexpr int64_t kLimit = int64_t{1} << 24;
   if (gemm.n < 1 || gemm.n > kLimit || gemm.groups < 1 || gemm.groups > 65536 || gemm.n_outlier < 0 ||
       gemm.n_outlier > 65536 || gemm.tokens < 0 || gemm.tokens > kLimit) {

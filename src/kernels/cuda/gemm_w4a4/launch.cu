@@ -6,8 +6,7 @@
 #include "kernels/cuda/gemm_w4a4/tile_kernel.cuh"
 #include "kernels/cuda/runtime.h"
 
-namespace atom::cuda {
-namespace tiles {
+namespace atom::cuda::tiles {
 namespace {
 
 template <class T>
@@ -77,6 +76,4 @@ void launch(const GemmContext& context, const GemmW4A4& gemm, const TileConfig& 
   fail("W4A4 GEMM: no kernel for tiles of {} tokens", config.tokens);
 }
 
-}  // namespace tiles
-
-}  // namespace atom::cuda
+}  // namespace atom::cuda::tiles

@@ -27,7 +27,7 @@ constexpr Known kKnown[] = {
 /// Bytes of weights that all CTAs together read in a microsecond.
 constexpr double kBandwidth = 4.3e6;
 constexpr double kRowBytes = 65.0;  // of a unit
-/// What of that is the exchange of sums, where a cluster shares the last tile only.
+/// Of `tile`, the exchange of sums, which whole tiles of a cluster do without.
 constexpr double kExchange = 0.9;
 /// What the next wave costs in addition, where CTAs have one tile: their rings are not filled while the tile
 /// before is finished.

@@ -133,8 +133,8 @@ class Consumer {
     const uint4 v0 = load_vector(weights_ + values_at_), v1 = load_vector(weights_ + values_at_ + 512);
     const uint32_t a[2][4] = {{v0.x, v0.y, v0.z, v0.w}, {v1.x, v1.y, v1.z, v1.w}};
     wgmma::fence();
-    wgmma::multiply(acc, a[0], tokens, 1);
-    wgmma::multiply(acc, a[1], tokens + 2, 1);
+    wgmma::multiply(acc, a[0], tokens);
+    wgmma::multiply(acc, a[1], tokens + 2);
     wgmma::commit();
     wgmma::wait<0>();
     claim(acc);
@@ -160,7 +160,7 @@ class Consumer {
     unpack(a[1], v0.z, v0.w);
     const auto multiply = [&](const uint32_t(&of)[4], uint32_t tokens) {
       wgmma::fence();
-      wgmma::multiply<T::kUnsigned>(acc, of, with_low_word(tokens), 1);
+      wgmma::multiply<T::kUnsigned>(acc, of, with_low_word(tokens));
       wgmma::commit();
       // All but the last two products are done, and their fragments free.
       wgmma::wait<2>();
