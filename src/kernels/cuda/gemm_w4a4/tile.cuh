@@ -50,10 +50,17 @@ struct Tile {
   static constexpr bool kUnsigned = kTokens < 256;
 
   static constexpr int kThreads = kConsumers + 128;
-  // Registers: of 64 Ki a CTA gets kThreads times a multiple of 8 at launch, 480 to 512 for a thread of every
-  // warpgroup together; the producer's give most of theirs to the others.
-  static constexpr int kConsumerRegisters = kWarpgroups == 2 ? 224 : kWarpgroups == 3 ? 152 : 112;
-  static constexpr int kProducerRegisters = kWarpgroups == 4 ? 32 : 56;
+  // Registers of a thread: the producer's give some of theirs to the consumers. With few tokens a CTA takes
+  // what it needs and no more, of shared memory, too: kernels before and behind it begin beside it (norms of
+  // up to 8,192 channels fit), so that what they load first is there when they may go on.
+  static constexpr bool kFew = kTokens <= 64;
+  static constexpr int kConsumerRegisters = kFew               ? (kWarpgroups == 2 ? 96 : 88)
+                                            : kWarpgroups == 2 ? 224
+                                                               : 152;
+  static constexpr int kProducerRegisters = kFew && kRowGroups < 3 ? 40 : 56;
+  static constexpr int kAllRegisters = kWarpgroups * kConsumerRegisters + kProducerRegisters;
+  static constexpr int kRegisters = (kAllRegisters / (kWarpgroups + 1) + 7) / 8 * 8;  ///< At launch
+  static constexpr int kLeftBytes = kFew ? 36 * 1024 : 0;
 
   // The ring: all stages' tokens (1024-byte aligned for the swizzle), then all stages' weights.
   static constexpr int kXBytes = kTokens * kUnitChannels;
@@ -69,7 +76,7 @@ struct Tile {
   static constexpr int kScaleBytes = 10 * kTokens;
   static constexpr int kBarrierBytes = 40 * 8;
   static constexpr int kFit =
-      (232448 - kSumBytes - kBuffersBytes - 2 * kScaleBytes - kBarrierBytes) / kStageBytes;
+      (232448 - kLeftBytes - kSumBytes - kBuffersBytes - 2 * kScaleBytes - kBarrierBytes) / kStageBytes;
   static constexpr int kStages = (kFit < 16 ? kFit : 16) / kTurns * kTurns;
   static constexpr int kWeightsAt = kStages * kXBytes;
   static constexpr int kSumsAt = kStages * kStageBytes;
@@ -80,6 +87,7 @@ struct Tile {
   static constexpr int kScaleBarriersAt = kBarriersAt + 2 * kStages * 8;
   static constexpr int kSumBarrierAt = kScaleBarriersAt + 4 * 8;
   static constexpr int kSharedBytes = kBarriersAt + kBarrierBytes;
+  static_assert(kRegisters * (kWarpgroups + 1) >= kAllRegisters && kRegisters * kThreads <= 65536);
   static_assert(kWarpgroups >= 2 && kWarpgroups <= 4 && kStages >= 2 * kTurns);
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -115,7 +116,9 @@ class Mover {
         to_(static_cast<Y*>(p.y) + (out.token + token_) * p.y_stride + out.row + out.warp * 16 +
             out.lane % kLanesOfToken * kVector),
         from_(out.buffer + Layout::at(token_, out.lane % kLanesOfToken)),
-        accumulate_(p.accumulate) {}
+        accumulate_(kAdds && p.accumulate && p.vector_stores && p.y_dtype == DType::f32) {
+    load_old();
+  }
 
   /// The next piece.
   __device__ void operator()() {
@@ -124,46 +127,66 @@ class Mover {
     for (int i = 0; i < kSteps; ++i) values[i] = load_vector(from_ + i * kStep * Layout::kTokenBytes);
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
-      const bool real = tokens_ > i * kStep;
-      auto* const to = reinterpret_cast<uint4*>(to_ + i * step_);
-      if constexpr (std::is_same_v<Y, float>) {
+      if constexpr (kAdds) {
         if (accumulate_) {
-          float4 old = {};
-          if (real) old = *reinterpret_cast<const float4*>(to);
-          values[i] = {__float_as_uint(old.x + __uint_as_float(values[i].x)),
-                       __float_as_uint(old.y + __uint_as_float(values[i].y)),
-                       __float_as_uint(old.z + __uint_as_float(values[i].z)),
-                       __float_as_uint(old.w + __uint_as_float(values[i].w))};
+          values[i] = {__float_as_uint(old_[i].x + __uint_as_float(values[i].x)),
+                       __float_as_uint(old_[i].y + __uint_as_float(values[i].y)),
+                       __float_as_uint(old_[i].z + __uint_as_float(values[i].z)),
+                       __float_as_uint(old_[i].w + __uint_as_float(values[i].w))};
         }
       }
-      if (real) store_global(to, values[i]);
+      if (tokens_ > i * kStep) store_global(reinterpret_cast<uint4*>(to_ + i * step_), values[i]);
     }
     to_ += kSteps * step_, tokens_ -= kPiece;
+    load_old();
   }
 
  private:
-  using Layout = std::conditional_t<std::is_same_v<Y, float>, FloatBuffer, PackedBuffer>;
+  static constexpr bool kAdds = std::is_same_v<Y, float>;
+  using Layout = std::conditional_t<kAdds, FloatBuffer, PackedBuffer>;
   static constexpr int kVector = 16 / sizeof(Y), kLanesOfToken = 16 / kVector;
   static constexpr int kStep = 32 / kLanesOfToken, kSteps = kPiece / kStep;
   static_assert(kPiece % kStep == 0 && kStep % 8 == 0);
+
+  /// What the next piece is added to: asked for early, it comes while the sums do.
+  __device__ void load_old() {
+    if constexpr (kAdds) {
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+        old_[i] = {};
+        if (accumulate_ && tokens_ > i * kStep) old_[i] = *reinterpret_cast<const float4*>(to_ + i * step_);
+      }
+    }
+  }
 
   int token_, tokens_;  // the latter: that are left, from the lane's first one on
   int64_t step_;
   Y* to_;
   uint32_t from_;
   bool accumulate_;
+  float4 old_[kAdds ? kSteps : 1];
 };
 
+/// The Mover of 2 kSums tokens, in pieces that fit a warp's buffer.
+template <typename Y, class T, int kSums>
+inline constexpr int kPieceOf = std::min(T::kBufferBytes /
+                                             (std::is_same_v<Y, float> ? FloatBuffer::kTokenBytes
+                                                                       : PackedBuffer::kTokenBytes),
+                                         2 * kSums);
+template <typename Y, class T, int kSums>
+using MoverOf = Mover<Y, kPieceOf<Y, T, kSums>>;
+
 /// One element, of any type.
-__device__ __forceinline__ void store_element(const Arguments& p, int token, int row, float value) {
+__device__ __forceinline__ void store_element(const Arguments& p, int token, int row, float value,
+                                              bool accumulate) {
   const bool real = token < p.tokens && row < p.n;
   const int64_t at = token * p.y_stride + row;
   if (p.y_dtype == DType::f32) {
-    if (real) store_one(static_cast<float*>(p.y) + at, value, p.accumulate);
+    if (real) store_one(static_cast<float*>(p.y) + at, value, accumulate);
   } else if (p.y_dtype == DType::f16) {
-    if (real) store_one(static_cast<__half*>(p.y) + at, value, p.accumulate);
+    if (real) store_one(static_cast<__half*>(p.y) + at, value, accumulate);
   } else {
-    if (real) store_one(static_cast<__nv_bfloat16*>(p.y) + at, value, p.accumulate);
+    if (real) store_one(static_cast<__nv_bfloat16*>(p.y) + at, value, accumulate);
   }
 }
 
@@ -178,7 +201,7 @@ __device__ __forceinline__ void move_elements(const Arguments& p, const Output& 
     const int in_piece = i * 2 + out.lane / 16;
     const uint32_t at = out.buffer + FloatBuffer::at(in_piece, column / 4) + column % 4 * 4;
     store_element(p, out.token + first + in_piece, out.row + out.warp * 16 + column,
-                  __uint_as_float(load_word(at)));
+                  __uint_as_float(load_word(at)), p.accumulate);
   }
 }
 
@@ -186,14 +209,12 @@ __device__ __forceinline__ void move_elements(const Arguments& p, const Output& 
 /// types of outputs, and sums that are added to them.
 template <typename Y, class T, int kSums>
 __device__ __forceinline__ void finish_as(const Arguments& p, const Output& out, float2 w,
-                                          const int (&sums)[kSums]) {
+                                          const int (&sums)[kSums], MoverOf<Y, T, kSums> move) {
   constexpr bool kPacked = !std::is_same_v<Y, float>;
-  constexpr int kFit = T::kBufferBytes / (kPacked ? PackedBuffer::kTokenBytes : FloatBuffer::kTokenBytes);
-  constexpr int kPiece = kFit < 2 * kSums ? kFit : 2 * kSums, kBlocks = kPiece / 8;  // of 8 tokens
+  constexpr int kPiece = kPieceOf<Y, T, kSums>, kBlocks = kPiece / 8;  // of 8 tokens
   static_assert(2 * kSums % kPiece == 0);
   const int g = out.lane / 4, t = out.lane % 4;
   const bool vectors = kPacked || (p.vector_stores && p.y_dtype == DType::f32);
-  Mover<Y, kPiece> move(p, out);
 #pragma unroll
   for (int piece = 0; piece < 2 * kSums / kPiece; ++piece) {
     float2 s[kBlocks];
@@ -244,32 +265,63 @@ __device__ __forceinline__ void finish_as(const Arguments& p, const Output& out,
 }
 
 /// The same for 8 tokens, without a buffer.
-template <class T>
-__device__ __forceinline__ void finish_few(const Arguments& p, const Output& out, float2 w,
-                                           const int (&sums)[4]) {
-  const int in_tile = out.token_in_tile + out.lane % 4 * 2;
-  const float2 u = TokenScales<T>::units(out.scales, in_tile);
-  const int2 o = TokenScales<T>::offsets(out.scales, in_tile);
+class Few {
+ public:
+  __device__ Few(const Arguments& p, const Output& out)
+      : row_(out.row + out.warp * 16 + out.lane / 4), token_(out.token + out.lane % 4 * 2) {
+    adds_ = p.accumulate && p.y_dtype == DType::f32;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int row = out.row + out.warp * 16 + out.lane / 4 + i / 2 * 8;
-    const int token = out.token + out.lane % 4 * 2 + i % 2;
-    store_element(p, token, row,
-                  static_cast<float>(sums[i] - (i % 2 == 0 ? o.x : o.y)) *
-                      ((i % 2 == 0 ? u.x : u.y) * (i < 2 ? w.x : w.y)));
+    for (int i = 0; i < 4; ++i) {
+      old_[i] = 0.0f;
+      if (adds_ && row(i) < p.n && token(i) < p.tokens) {
+        old_[i] = static_cast<const float*>(p.y)[token(i) * p.y_stride + row(i)];
+      }
+    }
   }
-}
+  template <class T>
+  __device__ void finish(const Arguments& p, const Output& out, float2 w, const int (&sums)[4]) const {
+    const int in_tile = out.token_in_tile + out.lane % 4 * 2;
+    const float2 u = TokenScales<T>::units(out.scales, in_tile);
+    const int2 o = TokenScales<T>::offsets(out.scales, in_tile);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float value = static_cast<float>(sums[i] - (i % 2 == 0 ? o.x : o.y)) *
+                          ((i % 2 == 0 ? u.x : u.y) * (i < 2 ? w.x : w.y));
+      store_element(p, token(i), row(i), adds_ ? old_[i] + value : value, p.accumulate && !adds_);
+    }
+  }
+
+ private:
+  __device__ int row(int i) const {
+    return row_ + i / 2 * 8;
+  }
+  __device__ int token(int i) const {
+    return token_ + i % 2;
+  }
+
+  int row_, token_;
+  bool adds_;
+  float old_[4];
+};
+
+/// What a thread has before its sums are there: float outputs that they are added to are on their way.
+template <class T, int kSums>
+using Finisher = std::conditional_t<kSums == 4, Few, MoverOf<float, T, kSums>>;
 
 template <class T, int kSums>
 __device__ __forceinline__ void finish(const Arguments& p, const Output& out, float2 w,
-                                       const int (&sums)[kSums]) {
+                                       const int (&sums)[kSums], const Finisher<T, kSums>& finisher) {
   if constexpr (kSums == 4) {
-    finish_few<T>(p, out, w, sums);
+    finisher.template finish<T>(p, out, w, sums);
   } else {
     const bool packed = p.vector_stores && !p.accumulate;
-    if (packed && p.y_dtype == DType::bf16) return finish_as<__nv_bfloat16, T>(p, out, w, sums);
-    if (packed && p.y_dtype == DType::f16) return finish_as<__half, T>(p, out, w, sums);
-    finish_as<float, T>(p, out, w, sums);
+    if (packed && p.y_dtype == DType::bf16) {
+      return finish_as<__nv_bfloat16, T>(p, out, w, sums, MoverOf<__nv_bfloat16, T, kSums>(p, out));
+    }
+    if (packed && p.y_dtype == DType::f16) {
+      return finish_as<__half, T>(p, out, w, sums, MoverOf<__half, T, kSums>(p, out));
+    }
+    finish_as<float, T>(p, out, w, sums, finisher);
   }
 }
 

@@ -273,12 +273,18 @@ __device__ __forceinline__ void exchange(const Arguments& p, Output out, float2 
       }
     }
   }
+  if (part >= T::kFinishers) {
+    if constexpr (T::kSplits == 1) ptx::named_barrier(1 + row_group, T::kTurns * 128);
+    return;
+  }
+  out.token += part * T::kOwnTokens;
+  out.token_in_tile = part * T::kOwnTokens;
+  const Finisher<T, kOwn * 4> finisher(p, out);
   if constexpr (T::kSplits == 1) {
     ptx::named_barrier(1 + row_group, T::kTurns * 128);
-  } else if (part < T::kFinishers) {
+  } else {
     ptx::barrier_wait_at(shared + T::kSumBarrierAt, 0);
   }
-  if (part >= T::kFinishers) return;
 #pragma unroll
   for (int from = 0; from < T::kParts - 1; ++from) {
     const uint32_t at = mine + (turn * (T::kParts - 1) + from) * T::kPartBytes;
@@ -289,13 +295,12 @@ __device__ __forceinline__ void exchange(const Arguments& p, Output out, float2 
       sums[4 * k + 2] += static_cast<int>(v.z), sums[4 * k + 3] += static_cast<int>(v.w);
     }
   }
-  out.token += part * T::kOwnTokens;
-  out.token_in_tile = part * T::kOwnTokens;
-  finish<T>(p, out, rows, sums);
+  finish<T>(p, out, rows, sums, finisher);
 }
 
 template <class T>
-__global__ void __launch_bounds__(T::kThreads, 1) gemm_w4a4_kernel(const __grid_constant__ Arguments p) {
+__global__ void __launch_bounds__(T::kThreads) __maxnreg__(T::kRegisters)
+    gemm_w4a4_kernel(const __grid_constant__ Arguments p) {
   extern __shared__ __align__(1024) uint8_t shared[];
   const int warpgroup = threadIdx.x / 128;
   if (threadIdx.x == 0) {
@@ -374,7 +379,7 @@ __global__ void __launch_bounds__(T::kThreads, 1) gemm_w4a4_kernel(const __grid_
         }
       }
       if constexpr (T::kTurns == 1) {
-        finish<T>(p, out, rows.units, acc);
+        finish<T>(p, out, rows.units, acc, Finisher<T, T::kTokens / 2>(p, out));
         __syncwarp();
         if (lane == 0) ptx::barrier_arrive_at(scales_ready + 16);
       }
