@@ -33,6 +33,10 @@ inline bool is_fast_row(const ChannelLayout& layout) {
 constexpr int max_single_threads(int units_per_warp) {
   return units_per_warp <= 4 ? 1024 : 544;
 }
+/// Registers of a thread: a block finds room beside one of the GEMM for few tokens (tile.cuh).
+constexpr int max_single_registers(int units_per_warp, size_t element_bytes) {
+  return units_per_warp == 2 && element_bytes == 4 ? 40 : units_per_warp <= 4 ? 64 : 112;
+}
 
 /// Shape of a block.
 struct SingleConfig {

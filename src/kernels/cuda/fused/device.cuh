@@ -95,38 +95,48 @@ __device__ inline uint32_t low_bytes(uint32_t a, uint32_t b, uint32_t c, uint32_
 }
 
 /// numerics::sum_of_squares of x in shared memory by half a warp: lane i of its 16 carries partial sum i; the
-/// result is in all of them. The other half may have another x. Loads run a batch ahead of the chain of fma.
+/// result is in all of them. The other half may have another x. The chain of fma is what takes the time:
+/// loads run a batch ahead of it, in two sets of registers that take turns.
 template <class T>
 __device__ float sum_of_squares(const T* x, int n) {
   constexpr int kBatch = 16;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int i = lane % 16;
-  const int steps = n / 16;
+  const T* from = x + lane % 16;
   float partial = 0.0f;
-  float ahead[kBatch];
-  int step = 0;
-  if (steps >= kBatch) {
+  const auto load = [&](float(&batch)[kBatch], int first) {
 #pragma unroll
-    for (int j = 0; j < kBatch; ++j) ahead[j] = widen(x[j * 16 + i]);
-    for (step = kBatch; step + kBatch <= steps; step += kBatch) {
-      float now[kBatch];
+    for (int j = 0; j < kBatch; ++j) batch[j] = widen(from[(first + j) * 16]);
+  };
+  const auto add = [&](const float(&batch)[kBatch]) {
 #pragma unroll
-      for (int j = 0; j < kBatch; ++j) {
-        now[j] = ahead[j];
-        ahead[j] = widen(x[(step + j) * 16 + i]);
-      }
-#pragma unroll
-      for (int j = 0; j < kBatch; ++j) partial = fmaf(now[j], now[j], partial);
-    }
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) partial = fmaf(ahead[j], ahead[j], partial);
+    for (int j = 0; j < kBatch; ++j) partial = fmaf(batch[j], batch[j], partial);
+  };
+  int left = n / 16;
+  float even[kBatch], odd[kBatch];
+  if (left >= kBatch) load(even, 0);
+#pragma unroll 1
+  for (; left >= 3 * kBatch; left -= 2 * kBatch, from += 2 * kBatch * 16) {
+    load(odd, kBatch);
+    add(even);
+    load(even, 2 * kBatch);
+    add(odd);
   }
-  for (; step < steps; ++step) {
-    const float f = widen(x[step * 16 + i]);
+  if (left >= 2 * kBatch) {
+    load(odd, kBatch);
+    add(even);
+    add(odd);
+    left -= 2 * kBatch, from += 2 * kBatch * 16;
+  } else if (left >= kBatch) {
+    add(even);
+    left -= kBatch, from += kBatch * 16;
+  }
+#pragma unroll 1
+  for (; left > 0; --left, from += 16) {
+    const float f = widen(*from);
     partial = fmaf(f, f, partial);
   }
-  if (i < n % 16) {
-    const float f = widen(x[steps * 16 + i]);
+  if (lane % 16 < n % 16) {
+    const float f = widen(*from);
     partial = fmaf(f, f, partial);
   }
   for (int width = 8; width >= 1; width /= 2) partial += __shfl_down_sync(~0u, partial, width, 16);

@@ -15,7 +15,7 @@ using namespace fused;
 
 template <class In, bool norm, int units>
 void launch_single(const RowQuantize& a, int warps, cudaStream_t stream) {
-  launch(row_single_kernel<In, norm, units>, dim3(static_cast<unsigned>(a.blocks.tokens)),
+  launch(row_single_kernel<In, norm, units>, dim3(static_cast<unsigned>(a.tokens)),
          32 * (warps + (norm ? 1 : 0)), static_cast<size_t>(copied_bytes<In>(a.k)), stream, {}, a);
 }
 
@@ -35,7 +35,7 @@ template <class In, bool norm>
 void launch_stream(const RowQuantize& a, const StreamConfig& config, int sms, cudaStream_t stream) {
   const auto kernel =
       config.slot_tokens == 1 ? row_stream_kernel<In, norm, 1> : row_stream_kernel<In, norm, 2>;
-  const int64_t tiles = (a.blocks.tokens + config.slot_tokens - 1) / config.slot_tokens;
+  const int64_t tiles = (int64_t{a.tokens} + config.slot_tokens - 1) / config.slot_tokens;
   const int64_t blocks = std::min(tiles, int64_t{sms} * config.blocks);
   ATOM_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));
   launch(kernel, dim3(static_cast<unsigned>(blocks)), 32 * (config.warps + (norm ? 2 : 1)),
@@ -56,24 +56,8 @@ void quantize_rows(const ConstMatrix& x, const float* weight, float eps, const i
   with_type(x.dtype, [&](auto type) {
     using In = typename decltype(type)::type;
     if (out.form == ActivationForm::blocks && aligned && is_fast_row(layout)) {
-      const bool four = out.spec.bits == 4;
       const int sms = sm_count();
-      const ActivationBlocks blocks{x.rows, layout.groups(), layout.n_outlier};
-      const RowQuantize a{x.data,
-                          x.stride,
-                          weight,
-                          eps,
-                          permutation,
-                          blocks,
-                          blocks.stride(),
-                          static_cast<int>(layout.k),
-                          static_cast<int>(layout.k_normal()),
-                          out.spec.clip,
-                          four ? -8.0f : -127.0f,
-                          four ? 7.0f : 127.0f,
-                          four,
-                          out.values,
-                          out.scales};
+      const RowQuantize a(x, weight, eps, permutation, out);
       const StreamConfig ring = stream_config(layout, sizeof(In));
       if (is_stream(ring, x.rows, sms)) return launch_stream<In, norm>(a, ring, sms, stream);
       return launch_single<In, norm>(a, single_config(layout, x.rows, sms), stream);

@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/fused/config.h"
 #include "kernels/cuda/fused/device.cuh"
+#include "kernels/cuda/fused/fused.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/integer_scales.h"
@@ -23,32 +24,67 @@ struct RowQuantize {
   const float* weight;
   float eps;
   const int32_t* permutation;
-  ActivationBlocks blocks;
-  /// Of `blocks`: computing it takes a loop.
-  int64_t token_stride;
+  // Of the ActivationBlocks: computing these takes divisions and a loop.
+  int tokens;
+  int groups;
+  int units;
+  int token_stride;
+  bool summed;
   int k;
   int k_normal;
   float clip;
   float low;
   float high;
+  float inverse_high;  ///< 1 / high
+  /// The token's unit is at least this share of every group's scale.
+  float share;
   /// INT4 activations, whose groups have multipliers.
   bool four;
   int8_t* values;
   float* scales;
+
+  /// `out` in the form `blocks`.
+  RowQuantize(const ConstMatrix& matrix, const float* norm_weight, float norm_eps, const int32_t* order,
+              const QuantizedOutput& out)
+      : x(matrix.data),
+        stride(matrix.stride),
+        weight(norm_weight),
+        eps(norm_eps),
+        permutation(order),
+        k(static_cast<int>(out.spec.layout.k)),
+        k_normal(static_cast<int>(out.spec.layout.k_normal())),
+        clip(out.spec.clip),
+        four(out.spec.bits == 4),
+        values(out.values),
+        scales(out.scales) {
+    const ActivationBlocks blocks{matrix.rows, out.spec.layout.groups(), out.spec.layout.n_outlier};
+    tokens = static_cast<int>(blocks.tokens);
+    groups = static_cast<int>(blocks.groups);
+    units = static_cast<int>(blocks.blocks());
+    token_stride = static_cast<int>(blocks.stride());
+    summed = blocks.summed();
+    low = four ? -8.0f : -127.0f;
+    high = four ? 7.0f : 127.0f;
+    inverse_high = 1.0f / high;
+    share = 1.0f / static_cast<float>(integer_scales::most_of_activations(out.spec.bits));
+  }
 };
 
-/// A lane's four channels, quantized, times `multiplier`: of INT4 values at most 16, of INT8 ones 1. The
-/// products of all four bytes are one multiplication: q + 8 times the multiplier stays within its byte, and
-/// the subtraction of 8 times the multiplier is the addition of its complement, whose top bit is set.
-__device__ inline uint32_t quantize4(const Four& y, float inverse, uint32_t multiplier, float low,
-                                     float high) {
-  const auto raised = [=](float x) {
-    return __float_as_uint(fminf(fmaxf(x * inverse, low), high) + (12582912.0f + 8.0f));
+/// A lane's four channels, quantized, times `multiplier`, of INT4 values at most 16, of INT8 ones 1: integers
+/// of a byte each. Adding 1.5 * 2^23 rounds to an integer, whose product with the multiplier is then found
+/// in the low bits of a sum of the same size; both are exact.
+__device__ inline uint32_t quantize4(const Four& y, float inverse, float multiplier, float low, float high) {
+  constexpr float kRound = 12582912.0f;
+  const float offset = fmaf(-kRound, multiplier, kRound);
+  const auto bits = [=](float x) {
+    return __float_as_uint(fmaf(fminf(fmaxf(x * inverse, low), high) + kRound, multiplier, offset));
   };
-  const uint32_t product =
-      low_bytes(raised(y.v[0]), raised(y.v[1]), raised(y.v[2]), raised(y.v[3])) * multiplier;
-  const uint32_t complement = 0x80808080u - 0x08080808u * multiplier;
-  return ((product & 0x7F7F7F7Fu) + complement) ^ (~product & 0x80808080u);
+  return low_bytes(bits(y.v[0]), bits(y.v[1]), bits(y.v[2]), bits(y.v[3]));
+}
+
+/// The warp's number, as one that the compiler knows to be the same in all lanes.
+__device__ inline int warp_index() {
+  return __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32, 0);
 }
 
 /// Largest of the warp's values, which are not negative: their bits are ordered as they are.
@@ -60,13 +96,14 @@ __device__ inline float max_magnitude(const Four& y) {
   return fmaxf(fmaxf(fmaxf(fabsf(y.v[0]), fabsf(y.v[1])), fmaxf(fabsf(y.v[2]), fabsf(y.v[3]))), 0.0f);
 }
 
-/// Where a lane's four channels of block 0 of a token lie in the values; block b is b * block_bytes(a)
-/// behind.
-__device__ inline int8_t* block_of(const RowQuantize& a, int64_t token, int lane) {
-  return a.values + token * kUnitChannels + ((lane / 4) ^ static_cast<int>(token % 8)) * 16 + lane % 4 * 4;
-}
+/// Bytes from a token's block to its next one.
 __device__ inline int64_t block_bytes(const RowQuantize& a) {
-  return a.token_stride * kUnitChannels;
+  return int64_t{a.token_stride} * kUnitChannels;
+}
+/// Where a lane's four channels of a token's unit lie in the values.
+__device__ inline int8_t* place_of(const RowQuantize& a, int token, int unit, int lane) {
+  return a.values + unit * block_bytes(a) + int64_t{token} * kUnitChannels + ((lane / 4) ^ token % 8) * 16 +
+         lane % 4 * 4;
 }
 
 /// `x`, so that what is computed from it stays in a loop over tokens: kept in registers, it would not fit.
@@ -82,19 +119,14 @@ __host__ __device__ constexpr int copied_bytes(int k) {
   return (k * static_cast<int>(sizeof(In)) + 15) / 16 * 16;
 }
 
-__device__ inline int unit_count(const RowQuantize& a) {
-  return static_cast<int>(a.blocks.blocks());
-}
-
 /// The first of a lane's four channels of a unit, in the layout's order, and where the unit's channels end.
 struct Channels {
   int start;
   int end;
 };
 __device__ inline Channels channels_of(const RowQuantize& a, int unit, int lane) {
-  const int groups = static_cast<int>(a.blocks.groups);
-  return unit < groups ? Channels{unit * 128 + 4 * lane, a.k_normal}
-                       : Channels{a.k_normal + (unit - groups) * 128 + 4 * lane, a.k};
+  return unit < a.groups ? Channels{unit * 128 + 4 * lane, a.k_normal}
+                         : Channels{a.k_normal + (unit - a.groups) * 128 + 4 * lane, a.k};
 }
 
 /// A token's unit and the scale of its outliers; or what some of its channels ask for, the largest of which
@@ -104,50 +136,63 @@ struct alignas(8) TokenScale {
   float outlier;
 };
 
-/// Symmetric scale of a unit. It does not shrink as the largest magnitude grows: that of several units
-/// together is the largest of theirs.
+/// numerics::symmetric_scale() of a unit, to the bit (all floats were compared): the quotient is its
+/// product with the reciprocal, corrected once by the remainder (Markstein 1990, see silu.cu), and bounded
+/// before, where it is far beyond fp16. It does not shrink as the largest magnitude grows: that of several
+/// units together is the largest of theirs.
 __device__ inline float scale_of(const RowQuantize& a, bool normal, float largest) {
-  return numerics::symmetric_scale(largest, normal ? a.clip : 1.0f, normal ? a.high : 127.0f);
+  const float clip = normal ? a.clip : 1.0f, divisor = normal ? a.high : 127.0f;
+  const float inverse = normal ? a.inverse_high : 1.0f / 127.0f;
+  const float x = fminf(clip * largest, 0x1p24f), quotient = x * inverse;
+  return numerics::finite_half(
+      fminf(fmaf(fmaf(-divisor, quotient, x), inverse, quotient), numerics::kHalfMax));
 }
 
 /// What a unit's scale asks for: integer_scales::activation_unit() is a maximum.
 __device__ inline TokenScale asked_by(const RowQuantize& a, bool normal, float scale) {
-  const float group = normal ? scale : 0.0f, outlier = normal ? 0.0f : scale;
-  const float unit =
-      a.four ? integer_scales::activation_unit(group, outlier, integer_scales::most_of_activations(4))
-             : integer_scales::activation_unit(group, outlier, integer_scales::most_of_activations(8));
-  return {unit, outlier};
+  return {scale * (normal ? a.share : 1.0f / integer_scales::kMostOfOutlierActivations),
+          normal ? 0.0f : scale};
 }
 
 __device__ inline TokenScale warp_largest(const TokenScale& asked) {
   return {warp_max_magnitude(asked.unit), warp_max_magnitude(asked.outlier)};
 }
 
+/// numerics::inverse_scale() of a token's unit or a multiple of it, to the bit: 0, or neither x nor 1 / x is
+/// near the ends of the range.
+__device__ inline float inverse_of(float x) {
+  float reciprocal;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(x));
+  reciprocal = fmaf(fmaf(-x, reciprocal, 1.0f), reciprocal, reciprocal);
+  return x > 0.0f ? reciprocal : 0.0f;
+}
+
 /// How a unit is quantized.
 struct UnitFactors {
   float inverse;
-  uint32_t multiplier;
+  float multiplier;
 };
 __device__ inline UnitFactors factors_of(const RowQuantize& a, bool normal, float scale,
                                          const TokenScale& token) {
-  const float inverse = numerics::inverse_scale(token.unit);
+  const float inverse = inverse_of(token.unit);
+  // Rounded as numerics::quantize() does.
   const float of_group =
-      a.four ? integer_scales::group_multiplier(scale, inverse, integer_scales::kMostOfGroup) : 1.0f;
+      a.four ? fminf(fmaxf(scale * inverse, 1.0f), integer_scales::kMostOfGroup) + 12582912.0f - 12582912.0f
+             : 1.0f;
   const float of_outliers =
       integer_scales::outlier_multiplier(token.outlier, inverse, integer_scales::kMostOfOutlierActivations);
-  return {numerics::inverse_scale((normal ? of_group : of_outliers) * token.unit),
-          normal ? static_cast<uint32_t>(of_group) : 1u};
+  return {inverse_of((normal ? of_group : of_outliers) * token.unit), normal ? of_group : 1.0f};
 }
 
 /// By one thread a token.
-__device__ inline void store_token_scale(const RowQuantize& a, int64_t token, const TokenScale& scale) {
+__device__ inline void store_token_scale(const RowQuantize& a, int token, const TokenScale& scale) {
   a.scales[token] = scale.unit;
   a.scales[a.token_stride + token] = integer_scales::outlier_multiplier(
-      scale.outlier, numerics::inverse_scale(scale.unit), integer_scales::kMostOfOutlierActivations);
+      scale.outlier, inverse_of(scale.unit), integer_scales::kMostOfOutlierActivations);
 }
 
 /// A part of a token's sum: 0 first, then warps add to it, a barrier later.
-__device__ inline int* sum_part(const RowQuantize& a, int64_t token, int part) {
+__device__ inline int* sum_part(const RowQuantize& a, int token, int part) {
   return reinterpret_cast<int*>(a.scales) + (2 + part) * a.token_stride + token;
 }
 __device__ inline int add_bytes(uint32_t four, int sum) {
@@ -158,18 +203,40 @@ __device__ inline int add_bytes(uint32_t four, int sum) {
 template <int kTokens>
 using Shares = TokenScale[32][kTokens];
 
-/// Quantizes and stores a warp's units first, first + step, ... of the tokens token, token + 1, ... below
-/// `end`; y[t][j] are the lane's channels of the j-th, padding being zero. All `warps` quantizing warps of
-/// the block take part, which are its first ones. `shares` may be written again after the next call's
-/// barrier.
+/// Stores a warp's units of a token, the lane's channels of which are y. kGroups: all of them are groups.
+template <bool kGroups, int kUnits>
+__device__ __forceinline__ void store_units(const RowQuantize& a, int token, int first,
+                                            const Four (&y)[kUnits], const UnitFactors& factors,
+                                            int from_lane) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  int8_t* to = place_of(a, token, first, lane);
+  int sum = 0;
+#pragma unroll
+  for (int j = 0; j < kUnits; ++j) {
+    const float inverse = __shfl_sync(~0u, factors.inverse, from_lane + j);
+    const float multiplier = __shfl_sync(~0u, factors.multiplier, from_lane + j);
+    if (kGroups || first + j < a.units) {
+      const bool normal = kGroups || first + j < a.groups;
+      const uint32_t q =
+          quantize4(y[j], inverse, multiplier, normal ? a.low : -127.0f, normal ? a.high : 127.0f);
+      *reinterpret_cast<uint32_t*>(to) = q;
+      if (normal) sum = add_bytes(q, sum);
+    }
+    to += block_bytes(a);
+  }
+  if (a.summed) add_of_warp(sum_part(a, token, 0), sum);
+}
+
+/// Quantizes and stores a warp's units first, first + 1, ... of the tokens token, token + 1, ... below `end`;
+/// y[t][j] are the lane's channels of the j-th, padding being zero. All `warps` quantizing warps of the block
+/// take part, which are its first ones. `shares` may be written again after the next call's barrier.
 template <int kTokens, int kUnits>
-__device__ void quantize_units(const RowQuantize& a, int64_t token, int64_t end, int first, int step,
+__device__ void quantize_units(const RowQuantize& a, int token, int end, int first,
                                const Four (&y)[kTokens][kUnits], Shares<kTokens>& shares, int warps) {
   // A lane's share of the divisions.
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = warp_index();
   const int my_token = lane / kUnits % kTokens;
-  const int groups = static_cast<int>(a.blocks.groups), units = unit_count(a);
-  const bool my_normal = first + lane % kUnits * step < groups;
+  const bool my_normal = opaque(first) + lane % kUnits < a.groups;
   float my_largest = 0.0f;
 #pragma unroll
   for (int i = 0; i < kTokens * kUnits; ++i) {
@@ -185,8 +252,7 @@ __device__ void quantize_units(const RowQuantize& a, int64_t token, int64_t end,
     if (lane == 0) shares[warp][t] = of_warp;
   }
   static_assert(kTokens * ActivationBlocks::kSumParts <= 32);
-  const bool summed = a.blocks.summed();
-  if (summed && warp == 0 && lane < kTokens * ActivationBlocks::kSumParts && token + lane % kTokens < end)
+  if (warp == 0 && a.summed && lane < kTokens * ActivationBlocks::kSumParts && token + lane % kTokens < end)
     *sum_part(a, token + lane % kTokens, lane / kTokens) = 0;
   ptx::named_barrier(1, 32 * warps);
   TokenScale my_scale_of_token{};
@@ -199,30 +265,19 @@ __device__ void quantize_units(const RowQuantize& a, int64_t token, int64_t end,
   if (warp == 0 && lane % kUnits == 0 && lane < kTokens * kUnits && token + my_token < end) {
     store_token_scale(a, token + my_token, my_scale_of_token);
   }
+  const bool all_groups = first + kUnits <= a.groups;
 #pragma unroll
   for (int t = 0; t < kTokens; ++t) {
     if (t > 0 && token + t >= end) return;
-    int8_t* to = block_of(a, token + t, lane) + first * block_bytes(a);
-    int sum = 0;
-#pragma unroll
-    for (int j = 0; j < kUnits; ++j) {
-      const int unit = opaque(first) + j * step;
-      const float inverse = __shfl_sync(~0u, mine.inverse, t * kUnits + j);
-      const uint32_t multiplier = __shfl_sync(~0u, mine.multiplier, t * kUnits + j);
-      if (unit < units) {
-        const bool normal = unit < groups;
-        const uint32_t q =
-            quantize4(y[t][j], inverse, multiplier, normal ? a.low : -127.0f, normal ? a.high : 127.0f);
-        *reinterpret_cast<uint32_t*>(to) = q;
-        if (normal) sum = add_bytes(q, sum);
-      }
-      to += step * block_bytes(a);
+    if (kTokens > 1 && all_groups) {
+      store_units<true>(a, token + t, first, y[t], mine, t * kUnits);
+    } else {
+      store_units<false>(a, token + t, first, y[t], mine, t * kUnits);
     }
-    if (summed) add_of_warp(sum_part(a, token + t, 0), sum);
   }
 }
 
-/// The units of a warp, `first`, first + step, ...: what a lane keeps of its four channels of each.
+/// The units of a warp, from `first` on: what a lane keeps of its four channels of each.
 template <class In, bool kNorm, int kUnits>
 struct WarpUnits {
   /// A channel's place in a row in bytes, two of them a word.
@@ -231,17 +286,14 @@ struct WarpUnits {
   /// Bit j: the lane has channels of unit j.
   uint32_t real = 0;
   bool all_real;
-  int first, step;
 
-  __device__ WarpUnits(const RowQuantize& a, int first_unit, int unit_step)
-      : first(first_unit), step(unit_step) {
+  __device__ WarpUnits(const RowQuantize& a, int first) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int units = unit_count(a);
 #pragma unroll
     for (int j = 0; j < kUnits; ++j) {
-      const int unit = first + j * step;
+      const int unit = first + j;
       const Channels channels = channels_of(a, unit, lane);
-      const bool mine = unit < units && channels.start < channels.end;
+      const bool mine = unit < a.units && channels.start < channels.end;
       real |= mine ? 1u << j : 0u;
       const int4 c = channels_at(a, mine ? channels.start : 0);
       places[j][0] = place(c.x) | place(c.y) << 16;

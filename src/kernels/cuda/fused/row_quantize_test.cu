@@ -1,5 +1,6 @@
 #include "kernels/cuda/fused/config.h"
 #include "kernels/cuda/fused/fused_testing.h"
+#include "kernels/cuda/fused/row_quantize.cuh"
 
 namespace atom::cuda {
 namespace {
@@ -41,6 +42,48 @@ TEST(StreamConfig, FitsAMultiprocessor) {
   }
   EXPECT_EQ(fused::stream_config({4096, 128}, 4).blocks, 2);
   EXPECT_EQ(fused::stream_config({16384, 128}, 2).blocks, 0);
+}
+
+__device__ bool differ(float a, float b) {
+  return __float_as_uint(a) != __float_as_uint(b);
+}
+
+/// Counts magnitudes, infinity included, whose scales differ from the contract's.
+__global__ void compare_scales(const fused::RowQuantize a, int* count) {
+  for (uint32_t bits = blockIdx.x * blockDim.x + threadIdx.x; bits <= 0x7F800000u;
+       bits += gridDim.x * blockDim.x) {
+    const float x = __uint_as_float(bits);
+    for (const bool normal : {false, true}) {
+      const float expected = numerics::symmetric_scale(x, normal ? a.clip : 1.0f, normal ? a.high : 127.0f);
+      if (differ(fused::scale_of(a, normal, x), expected)) atomicAdd(count, 1);
+    }
+  }
+}
+
+/// The same of the reciprocals of all units that scales of fp16 ask for, and of their multiples.
+__global__ void compare_inverses(int* count) {
+  for (uint32_t half = threadIdx.x; half < 0x7C00u; half += blockDim.x) {
+    const float scale = fused::widen(fused::Half{static_cast<uint16_t>(half)});
+    for (const float share : {1.0f, 1.0f / 16, 1.0f / 64}) {
+      const float x = scale * share * static_cast<float>(blockIdx.x);
+      if (differ(fused::inverse_of(x), numerics::inverse_scale(x))) atomicAdd(count, 1);
+    }
+  }
+}
+
+TEST(CudaRowQuantize, ScalesAndReciprocalsAreTheContractsToTheBit) {
+  ATOM_NEEDS_GPU();
+  for (const int bits : {4, 8}) {
+    for (const float clip : {1.0f, 0.9f, 0.615f}) {
+      DeviceArray<int> count(std::vector<int>{0});
+      const QuantizedOutput out{{{4096, 128}, bits, clip}};
+      compare_scales<<<1024, 256>>>(fused::RowQuantize({}, nullptr, 0.0f, nullptr, out), count.data());
+      EXPECT_EQ(count.read()[0], 0) << bits << " bits, clip " << clip;
+    }
+  }
+  DeviceArray<int> count(std::vector<int>{0});
+  compare_inverses<<<65, 1024>>>(count.data());
+  EXPECT_EQ(count.read()[0], 0);
 }
 
 TEST(CudaRmsNorm, EqualsTheReference) {

@@ -15,20 +15,22 @@
 namespace atom::cuda::fused {
 
 template <class In, bool kNorm, int kUnits>
-__global__ void __launch_bounds__(max_single_threads(kUnits)) row_single_kernel(const RowQuantize a) {
+__global__ void __launch_bounds__(max_single_threads(kUnits))
+    __maxnreg__(max_single_registers(kUnits, sizeof(In))) row_single_kernel(const RowQuantize a) {
   extern __shared__ __align__(16) unsigned char single_row[];
   __shared__ float shared_factor;
   __shared__ Shares<1> shares;
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = warp_index();
   const int quantizers = static_cast<int>(blockDim.x) / 32 - (kNorm ? 1 : 0);
-  const int64_t token = blockIdx.x;
+  const int token = static_cast<int>(blockIdx.x);
   const bool walks = kNorm && warp == quantizers;
   launch_dependents();
   // The walking warp's units lie behind the last.
-  const WarpUnits<In, kNorm, kUnits> units(a, walks ? INT_MAX / 2 : warp, quantizers);
+  const WarpUnits<In, kNorm, kUnits> units(a, walks ? INT_MAX / 2 : warp * kUnits);
   wait_for_dependencies();
 
-  const auto* from = reinterpret_cast<const unsigned char*>(static_cast<const In*>(a.x) + token * a.stride);
+  const auto* from =
+      reinterpret_cast<const unsigned char*>(static_cast<const In*>(a.x) + int64_t{token} * a.stride);
   const int bytes = copied_bytes<In>(a.k);
   for (int byte = 16 * static_cast<int>(threadIdx.x); byte < bytes;
        byte += 16 * static_cast<int>(blockDim.x)) {
@@ -53,7 +55,7 @@ __global__ void __launch_bounds__(max_single_threads(kUnits)) row_single_kernel(
     units.gather(single_row, y[0]);
   }
   units.normalize(y[0], factor);
-  quantize_units(a, token, token + 1, warp, quantizers, y, shares, quantizers);
+  quantize_units(a, token, token + 1, warp * kUnits, y, shares, quantizers);
 }
 
 }  // namespace atom::cuda::fused

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(max_stream_threads(kTokens))
   __shared__ uint64_t full[kMaxSlots], walked[kMaxSlots], empty[kMaxSlots];
   __shared__ float factors[kMaxSlots][2];
   __shared__ Shares<kTokens> shares[2];
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = warp_index();
   const int quantizers = ring.warps;
   launch_dependents();
   if (threadIdx.x == 0) {
@@ -36,17 +36,15 @@ __global__ void __launch_bounds__(max_stream_threads(kTokens))
   }
   __syncthreads();
 
-  const int64_t tiles = (a.blocks.tokens + kTokens - 1) / kTokens;
-  const auto tokens_of = [&](int64_t tile) {
-    return static_cast<int>(min(int64_t{kTokens}, a.blocks.tokens - tile * kTokens));
-  };
+  const int tiles = (a.tokens + kTokens - 1) / kTokens;
+  const auto tokens_of = [&](int tile) { return min(kTokens, a.tokens - tile * kTokens); };
   const auto row = [&](int slot, int i) { return slots + (slot * kTokens + i) * ring.pitch; };
   // Calls body(tile, slot, parity) for the block's tiles.
   const auto for_tiles = [&](const auto& body) {
     int slot = 0;
     uint32_t parity = 0;
 #pragma unroll 1
-    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
       body(tile, slot, parity);
       if (++slot == ring.slots) slot = 0, parity ^= 1;
     }
@@ -56,7 +54,7 @@ __global__ void __launch_bounds__(max_stream_threads(kTokens))
     if (lane != 0) return;
     wait_for_dependencies();
     const auto bytes = static_cast<uint32_t>(copied_bytes<In>(a.k));
-    for_tiles([&](int64_t tile, int slot, uint32_t parity) {
+    for_tiles([&](int tile, int slot, uint32_t parity) {
       // The first round finds every slot free: the phase before the first counts as complete.
       ptx::barrier_wait(&empty[slot], parity ^ 1);
       const int count = tokens_of(tile);
@@ -67,7 +65,7 @@ __global__ void __launch_bounds__(max_stream_threads(kTokens))
       }
     });
   } else if (warp > quantizers) {
-    for_tiles([&](int64_t tile, int slot, uint32_t parity) {
+    for_tiles([&](int tile, int slot, uint32_t parity) {
       ptx::barrier_wait(&full[slot], parity);
       // Where there is no second token, both halves walk the first.
       const int mine = lane / 16 < tokens_of(tile) ? lane / 16 : 0;
@@ -77,10 +75,10 @@ __global__ void __launch_bounds__(max_stream_threads(kTokens))
       if (lane == 0) ptx::barrier_arrive(&walked[slot]);
     });
   } else {
-    const WarpUnits<In, kNorm, kStreamUnits> units(a, warp, quantizers);
+    const WarpUnits<In, kNorm, kStreamUnits> units(a, warp * kStreamUnits);
     wait_for_dependencies();
     int turn = 0;
-    for_tiles([&](int64_t tile, int slot, uint32_t parity) {
+    for_tiles([&](int tile, int slot, uint32_t parity) {
       ptx::barrier_wait(&full[slot], parity);
       if constexpr (kNorm) ptx::barrier_wait(&walked[slot], parity);
       // Where there is no second token, the first is computed twice.
@@ -96,7 +94,7 @@ __global__ void __launch_bounds__(max_stream_threads(kTokens))
       if (lane == 0) ptx::barrier_arrive(&empty[slot]);
 #pragma unroll
       for (int t = 0; t < kTokens; ++t) units.normalize(y[t], factor[t]);
-      quantize_units(a, tile * kTokens, a.blocks.tokens, warp, quantizers, y, shares[turn], quantizers);
+      quantize_units(a, tile * kTokens, a.tokens, warp * kStreamUnits, y, shares[turn], quantizers);
       turn ^= 1;
     });
   }

@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(32 * max_silu_warps(kUnits), kUnits == 1 ? 2 :
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int warps = config.warps, cluster = 1 << config.cluster_bits;
   const int rank = static_cast<int>(blockIdx.x) & (cluster - 1);
-  const int64_t token = blockIdx.x >> config.cluster_bits;
+  const int token = static_cast<int>(blockIdx.x) >> config.cluster_bits;
   if (cluster > 1) {
     if (threadIdx.x == 0) {
       ptx::barrier_init(&shared, 1);
@@ -113,13 +113,13 @@ __global__ void __launch_bounds__(32 * max_silu_warps(kUnits), kUnits == 1 ? 2 :
     __syncwarp();
     ptx::cluster_arrive();
   }
-  const int groups = static_cast<int>(a.blocks.groups), begin = rank * config.units_per_block;
-  const int units = min(config.units_per_block, unit_count(a) - begin);
+  const int groups = a.groups, begin = rank * config.units_per_block;
+  const int units = min(config.units_per_block, a.units - begin);
   const In* gate = static_cast<const In*>(a.x) + token * a.stride;
   const In* up = gate + a.k;
   wait_for_dependencies();
   // Each block adds to its part of the token's sum; those of no block are 0, too.
-  if (a.blocks.summed() && threadIdx.x < ActivationBlocks::kSumParts) {
+  if (a.summed && threadIdx.x < ActivationBlocks::kSumParts) {
     const int part = static_cast<int>(threadIdx.x);
     if (part == rank || (rank == 0 && part >= cluster)) *sum_part(a, token, part) = 0;
   }
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(32 * max_silu_warps(kUnits), kUnits == 1 ? 2 :
   }
   __syncthreads();
 
-  int8_t* to = block_of(a, token, lane) + begin * block_bytes(a);
+  int8_t* to = place_of(a, token, begin, lane);
   int sum = 0;
 #pragma unroll
   for (int j = 0; j < kUnits; ++j) {
@@ -182,15 +182,15 @@ __global__ void __launch_bounds__(32 * max_silu_warps(kUnits), kUnits == 1 ? 2 :
     *reinterpret_cast<uint32_t*>(to + unit * block_bytes(a)) = q;
     if (normal) sum = add_bytes(q, sum);
   }
-  if (a.blocks.summed()) add_of_warp(sum_part(a, token, rank), sum);
+  if (a.summed) add_of_warp(sum_part(a, token, rank), sum);
   if (rank == 0 && threadIdx.x == 0) store_token_scale(a, token, asked);
 }
 
 template <class In>
 void launch_silu(const RowQuantize& a, const SiluConfig& config, cudaStream_t stream) {
   const auto run = [&](auto kernel) {
-    launch(kernel, dim3(static_cast<unsigned>(a.blocks.tokens << config.cluster_bits)), 32 * config.warps, 0,
-           stream, {.cluster = 1 << config.cluster_bits}, a, config);
+    launch(kernel, dim3(static_cast<unsigned>(a.tokens << config.cluster_bits)), 32 * config.warps, 0, stream,
+           {.cluster = 1 << config.cluster_bits}, a, config);
   };
   switch (config.units_per_warp) {
     case 1:
@@ -231,23 +231,7 @@ void silu_mul_quantize(const SiluMulQuantizeArgs& args, cudaStream_t stream) {
   with_type(x.dtype, [&](auto type) {
     using In = typename decltype(type)::type;
     if (out.form == ActivationForm::blocks && aligned && is_fast_silu(layout)) {
-      const bool four = out.spec.bits == 4;
-      const ActivationBlocks blocks{x.rows, layout.groups(), layout.n_outlier};
-      const RowQuantize a{x.data,
-                          x.stride,
-                          nullptr,
-                          0.0f,
-                          nullptr,
-                          blocks,
-                          blocks.stride(),
-                          static_cast<int>(layout.k),
-                          static_cast<int>(layout.k_normal()),
-                          out.spec.clip,
-                          four ? -8.0f : -127.0f,
-                          four ? 7.0f : 127.0f,
-                          four,
-                          out.values,
-                          out.scales};
+      const RowQuantize a(x, nullptr, 0.0f, nullptr, out);
       return launch_silu<In>(a, silu_config(layout, x.rows, sm_count()), stream);
     }
     if (takes_dense(x, nullptr, nullptr, out)) {
