@@ -23,6 +23,10 @@
 /// they exchange their sums. See docs/kernels/gemm.md.
 namespace atom::cuda::tiles {
 
+/// Up to so many tokens the next kernel begins when all weights have been asked for, not at once: what it
+/// fetches early is little then, and in their way.
+constexpr int kLateTokens = 8;
+
 /// The loading threads: one for weights, one for tokens, since the issue of a copy takes its time.
 template <class T>
 class Producer {
@@ -325,7 +329,8 @@ __global__ void __launch_bounds__(T::kThreads) __maxnreg__(T::kRegisters)
     ptx::cluster_arrive_relaxed();
   }
   __syncthreads();
-  launch_dependents();
+  const bool begins_early = p.tokens > kLateTokens;
+  if (begins_early) launch_dependents();
 
   if (warpgroup == T::kWarpgroups) {
     shrink_registers<T::kProducerRegisters>();
@@ -333,6 +338,7 @@ __global__ void __launch_bounds__(T::kThreads) __maxnreg__(T::kRegisters)
     // Weights do not depend on the kernel before this one, activations do.
     if (threadIdx.x == T::kConsumers) {
       producer.weights();
+      if (!begins_early) launch_dependents();
     } else if (threadIdx.x == T::kConsumers + 32) {
       wait_for_dependencies();
       producer.tokens();
