@@ -36,8 +36,7 @@ struct RowQuantize {
   float low;
   float high;
   float inverse_high;  ///< 1 / high
-  /// The token's unit is at least this share of every group's scale.
-  float share;
+  float share;         ///< 1 / the largest multiplier of a group
   /// INT4 activations, whose groups have multipliers.
   bool four;
   int8_t* values;
@@ -136,7 +135,7 @@ struct alignas(8) TokenScale {
   float outlier;
 };
 
-/// numerics::symmetric_scale() of a unit, to the bit (all floats were compared): the quotient is its
+/// numerics::symmetric_scale() of a unit, to the bit (a test compares all magnitudes): the quotient is its
 /// product with the reciprocal, corrected once by the remainder (Markstein 1990, see silu.cu), and bounded
 /// before, where it is far beyond fp16. It does not shrink as the largest magnitude grows: that of several
 /// units together is the largest of theirs.
@@ -144,6 +143,7 @@ __device__ inline float scale_of(const RowQuantize& a, bool normal, float larges
   const float clip = normal ? a.clip : 1.0f, divisor = normal ? a.high : 127.0f;
   const float inverse = normal ? a.inverse_high : 1.0f / 127.0f;
   const float x = fminf(clip * largest, 0x1p24f), quotient = x * inverse;
+  // The minimum is finite_half()'s own, but of a number that is known not to be NaN: one instruction.
   return numerics::finite_half(
       fminf(fmaf(fmaf(-divisor, quotient, x), inverse, quotient), numerics::kHalfMax));
 }
@@ -269,6 +269,7 @@ __device__ void quantize_units(const RowQuantize& a, int token, int end, int fir
 #pragma unroll
   for (int t = 0; t < kTokens; ++t) {
     if (t > 0 && token + t >= end) return;
+    // A form of its own takes instructions, and code, of which few tokens would use each only once.
     if (kTokens > 1 && all_groups) {
       store_units<true>(a, token + t, first, y[t], mine, t * kUnits);
     } else {

@@ -44,46 +44,64 @@ TEST(StreamConfig, FitsAMultiprocessor) {
   EXPECT_EQ(fused::stream_config({16384, 128}, 2).blocks, 0);
 }
 
-__device__ bool differ(float a, float b) {
-  return __float_as_uint(a) != __float_as_uint(b);
+/// How many comparisons there were, and how many found a difference.
+struct Comparisons {
+  unsigned long long all, different;
+};
+__device__ void compare(float a, float b, Comparisons& of_thread) {
+  ++of_thread.all;
+  of_thread.different += __float_as_uint(a) != __float_as_uint(b);
+}
+__device__ void add_to(Comparisons* sum, const Comparisons& of_thread) {
+  atomicAdd(&sum->all, of_thread.all);
+  atomicAdd(&sum->different, of_thread.different);
 }
 
-/// Counts magnitudes, infinity included, whose scales differ from the contract's.
-__global__ void compare_scales(const fused::RowQuantize a, int* count) {
+/// Scales of all magnitudes, infinity included, and the contract's.
+__global__ void compare_scales(const fused::RowQuantize a, Comparisons* sum) {
+  Comparisons mine{};
   for (uint32_t bits = blockIdx.x * blockDim.x + threadIdx.x; bits <= 0x7F800000u;
        bits += gridDim.x * blockDim.x) {
     const float x = __uint_as_float(bits);
     for (const bool normal : {false, true}) {
-      const float expected = numerics::symmetric_scale(x, normal ? a.clip : 1.0f, normal ? a.high : 127.0f);
-      if (differ(fused::scale_of(a, normal, x), expected)) atomicAdd(count, 1);
+      compare(fused::scale_of(a, normal, x),
+              numerics::symmetric_scale(x, normal ? a.clip : 1.0f, normal ? a.high : 127.0f), mine);
     }
   }
+  add_to(sum, mine);
 }
 
-/// The same of the reciprocals of all units that scales of fp16 ask for, and of their multiples.
-__global__ void compare_inverses(int* count) {
+/// Reciprocals of all units that scales of fp16 ask for, and of their multiples.
+__global__ void compare_inverses(Comparisons* sum) {
+  Comparisons mine{};
   for (uint32_t half = threadIdx.x; half < 0x7C00u; half += blockDim.x) {
     const float scale = fused::widen(fused::Half{static_cast<uint16_t>(half)});
     for (const float share : {1.0f, 1.0f / 16, 1.0f / 64}) {
       const float x = scale * share * static_cast<float>(blockIdx.x);
-      if (differ(fused::inverse_of(x), numerics::inverse_scale(x))) atomicAdd(count, 1);
+      compare(fused::inverse_of(x), numerics::inverse_scale(x), mine);
     }
   }
+  add_to(sum, mine);
 }
 
 TEST(CudaRowQuantize, ScalesAndReciprocalsAreTheContractsToTheBit) {
   ATOM_NEEDS_GPU();
   for (const int bits : {4, 8}) {
     for (const float clip : {1.0f, 0.9f, 0.615f}) {
-      DeviceArray<int> count(std::vector<int>{0});
+      DeviceArray<Comparisons> sum(std::vector<Comparisons>{{0, 0}});
       const QuantizedOutput out{{{4096, 128}, bits, clip}};
-      compare_scales<<<1024, 256>>>(fused::RowQuantize({}, nullptr, 0.0f, nullptr, out), count.data());
-      EXPECT_EQ(count.read()[0], 0) << bits << " bits, clip " << clip;
+      launch(compare_scales, 1024, 256, 0, nullptr, {.dependent = false},
+             fused::RowQuantize({}, nullptr, 0.0f, nullptr, out), sum.data());
+      const Comparisons found = sum.read()[0];
+      EXPECT_EQ(found.all, 2 * 0x7F800001ull);
+      EXPECT_EQ(found.different, 0) << bits << " bits, clip " << clip;
     }
   }
-  DeviceArray<int> count(std::vector<int>{0});
-  compare_inverses<<<65, 1024>>>(count.data());
-  EXPECT_EQ(count.read()[0], 0);
+  DeviceArray<Comparisons> sum(std::vector<Comparisons>{{0, 0}});
+  launch(compare_inverses, 65, 1024, 0, nullptr, {.dependent = false}, sum.data());
+  const Comparisons found = sum.read()[0];
+  EXPECT_EQ(found.all, 65 * 3 * 0x7C00ull);
+  EXPECT_EQ(found.different, 0);
 }
 
 TEST(CudaRmsNorm, EqualsTheReference) {

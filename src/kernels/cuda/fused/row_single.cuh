@@ -6,8 +6,6 @@
 // (the contract's order: hidden / 16 dependent fma), the others gather.
 // Source: Atom, section 4.3; docs/numerics.md.
 
-#include <climits>
-
 #include "kernels/cuda/fused/row_quantize.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/runtime.h"
@@ -26,7 +24,7 @@ __global__ void __launch_bounds__(max_single_threads(kUnits))
   const bool walks = kNorm && warp == quantizers;
   launch_dependents();
   // The walking warp's units lie behind the last.
-  const WarpUnits<In, kNorm, kUnits> units(a, walks ? INT_MAX / 2 : warp * kUnits);
+  const WarpUnits<In, kNorm, kUnits> units(a, walks ? a.units : warp * kUnits);
   wait_for_dependencies();
 
   const auto* from =

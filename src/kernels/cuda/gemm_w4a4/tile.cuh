@@ -51,8 +51,10 @@ struct Tile {
 
   static constexpr int kThreads = kConsumers + 128;
   // Registers of a thread: the producer's give some of theirs to the consumers. With few tokens a CTA takes
-  // what it needs and no more, of shared memory, too: kernels before and behind it begin beside it (norms of
-  // up to 8,192 channels fit), so that what they load first is there when they may go on.
+  // what it needs and no more, of shared memory, too, so that small kernels behind it begin beside it and
+  // have loaded what they can when they may go on. (What counts are the 16 Ki registers of each quarter of
+  // the multiprocessor: beside two consumer warpgroups a norm of 4,096 channels fits, beside three it does
+  // not.)
   static constexpr bool kFew = kTokens <= 64;
   static constexpr int kConsumerRegisters = kFew               ? (kWarpgroups == 2 ? 96 : 88)
                                             : kWarpgroups == 2 ? 224

@@ -138,15 +138,7 @@ class Mover {
       if (tokens_ > i * kStep) store_global(reinterpret_cast<uint4*>(to_ + i * step_), values[i]);
     }
     to_ += kSteps * step_, tokens_ -= kPiece;
-    load_old();
   }
-
- private:
-  static constexpr bool kAdds = std::is_same_v<Y, float>;
-  using Layout = std::conditional_t<kAdds, FloatBuffer, PackedBuffer>;
-  static constexpr int kVector = 16 / sizeof(Y), kLanesOfToken = 16 / kVector;
-  static constexpr int kStep = 32 / kLanesOfToken, kSteps = kPiece / kStep;
-  static_assert(kPiece % kStep == 0 && kStep % 8 == 0);
 
   /// What the next piece is added to: asked for early, it comes while the sums do.
   __device__ void load_old() {
@@ -159,6 +151,13 @@ class Mover {
     }
   }
 
+ private:
+  static constexpr bool kAdds = std::is_same_v<Y, float>;
+  using Layout = std::conditional_t<kAdds, FloatBuffer, PackedBuffer>;
+  static constexpr int kVector = 16 / sizeof(Y), kLanesOfToken = 16 / kVector;
+  static constexpr int kStep = 32 / kLanesOfToken, kSteps = kPiece / kStep;
+  static_assert(kPiece % kStep == 0 && kStep % 8 == 0);
+
   int token_, tokens_;  // the latter: that are left, from the lane's first one on
   int64_t step_;
   Y* to_;
@@ -167,7 +166,7 @@ class Mover {
   float4 old_[kAdds ? kSteps : 1];
 };
 
-/// The Mover of 2 kSums tokens, in pieces that fit a warp's buffer.
+/// Tokens of 2 kSums that fit a warp's buffer at one time, and what moves them.
 template <typename Y, class T, int kSums>
 inline constexpr int kPieceOf = std::min(T::kBufferBytes /
                                              (std::is_same_v<Y, float> ? FloatBuffer::kTokenBytes
@@ -258,6 +257,7 @@ __device__ __forceinline__ void finish_as(const Arguments& p, const Output& out,
     __syncwarp();
     if (vectors) {
       move();
+      if (piece + 1 < 2 * kSums / kPiece) move.load_old();
     } else {
       move_elements<kPiece>(p, out, piece * kPiece);
     }

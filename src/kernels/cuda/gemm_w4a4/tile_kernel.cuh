@@ -277,10 +277,8 @@ __device__ __forceinline__ void exchange(const Arguments& p, Output out, float2 
       }
     }
   }
-  if (part >= T::kFinishers) {
-    if constexpr (T::kSplits == 1) ptx::named_barrier(1 + row_group, T::kTurns * 128);
-    return;
-  }
+  static_assert(T::kSplits > 1 || T::kFinishers == T::kParts);  // all are at the named barrier below
+  if (part >= T::kFinishers) return;
   out.token += part * T::kOwnTokens;
   out.token_in_tile = part * T::kOwnTokens;
   const Finisher<T, kOwn * 4> finisher(p, out);
@@ -302,6 +300,8 @@ __device__ __forceinline__ void exchange(const Arguments& p, Output out, float2 
   finish<T>(p, out, rows, sums, finisher);
 }
 
+/// Exactly kRegisters a thread at launch, since warpgroups divide them anew: less would let them wait for
+/// ever.
 template <class T>
 __global__ void __launch_bounds__(T::kThreads) __maxnreg__(T::kRegisters)
     gemm_w4a4_kernel(const __grid_constant__ Arguments p) {
