@@ -83,10 +83,20 @@ __device__ inline float warp_min(float x) {
   return x;
 }
 
+/// 1.5 * 2^23: adding it rounds to the nearest integer, to even as lrint does, which is then in the low bits.
+inline constexpr float kRound = 12582912.0f;
+
 /// numerics::quantize with the integer in the low bits of the result (as a byte: two's complement). fmaxf
-/// passes over NaN as the contract wants; adding 1.5 * 2^23 rounds to nearest even as lrint does.
+/// passes over NaN as the contract wants.
 __device__ inline uint32_t quantize_bits(float x, float inverse, float low, float high) {
-  return __float_as_uint(fminf(fmaxf(x * inverse, low), high) + 12582912.0f);
+  return __float_as_uint(fminf(fmaxf(x * inverse, low), high) + kRound);
+}
+
+/// 1 / x, refined once: correctly rounded where neither is near the ends of the range.
+__device__ inline float refined_reciprocal(float x) {
+  float reciprocal;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(x));
+  return fmaf(fmaf(-x, reciprocal, 1.0f), reciprocal, reciprocal);
 }
 
 /// The low bytes of four words, the first in the lowest byte.

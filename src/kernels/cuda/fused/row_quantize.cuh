@@ -70,10 +70,9 @@ struct RowQuantize {
 };
 
 /// A lane's four channels, quantized, times `multiplier`, of INT4 values at most 16, of INT8 ones 1: integers
-/// of a byte each. Adding 1.5 * 2^23 rounds to an integer, whose product with the multiplier is then found
-/// in the low bits of a sum of the same size; both are exact.
+/// of a byte each. The product of a rounded one with the multiplier is found in the low bits of a sum of
+/// the same size as kRound; both are exact.
 __device__ inline uint32_t quantize4(const Four& y, float inverse, float multiplier, float low, float high) {
-  constexpr float kRound = 12582912.0f;
   const float offset = fmaf(-kRound, multiplier, kRound);
   const auto bits = [=](float x) {
     return __float_as_uint(fmaf(fminf(fmaxf(x * inverse, low), high) + kRound, multiplier, offset));
@@ -161,9 +160,7 @@ __device__ inline TokenScale warp_largest(const TokenScale& asked) {
 /// numerics::inverse_scale() of a token's unit or a multiple of it, to the bit: 0, or neither x nor 1 / x is
 /// near the ends of the range.
 __device__ inline float inverse_of(float x) {
-  float reciprocal;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(x));
-  reciprocal = fmaf(fmaf(-x, reciprocal, 1.0f), reciprocal, reciprocal);
+  const float reciprocal = refined_reciprocal(x);
   return x > 0.0f ? reciprocal : 0.0f;
 }
 
@@ -177,8 +174,7 @@ __device__ inline UnitFactors factors_of(const RowQuantize& a, bool normal, floa
   const float inverse = inverse_of(token.unit);
   // Rounded as numerics::quantize() does.
   const float of_group =
-      a.four ? fminf(fmaxf(scale * inverse, 1.0f), integer_scales::kMostOfGroup) + 12582912.0f - 12582912.0f
-             : 1.0f;
+      a.four ? fminf(fmaxf(scale * inverse, 1.0f), integer_scales::kMostOfGroup) + kRound - kRound : 1.0f;
   const float of_outliers =
       integer_scales::outlier_multiplier(token.outlier, inverse, integer_scales::kMostOfOutlierActivations);
   return {inverse_of((normal ? of_group : of_outliers) * token.unit), normal ? of_group : 1.0f};

@@ -31,12 +31,10 @@ __device__ bool is_plain(float x) {
 /// "Computation of elementary functions on the IBM RISC System/6000 processor", section 4). The signs are
 /// such that -0 stays -0.
 __device__ float plain_silu(float x) {
-  const float shifted = fmaf(-x, 1.44269504088896341f, 12582912.0f);
+  const float shifted = fmaf(-x, 1.44269504088896341f, kRound);
   const float power = __uint_as_float((__float_as_uint(shifted) << 23) + 0x3F800000u);
-  const float divisor = 1.0f + numerics::exp_fraction(-x, shifted - 12582912.0f) * power;
-  float reciprocal;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(divisor));
-  reciprocal = fmaf(fmaf(-divisor, reciprocal, 1.0f), reciprocal, reciprocal);
+  const float divisor = 1.0f + numerics::exp_fraction(-x, shifted - kRound) * power;
+  const float reciprocal = refined_reciprocal(divisor);
   const float quotient = x * reciprocal;
   return fmaf(-fmaf(divisor, quotient, -x), reciprocal, quotient);
 }
