@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/cuda.h"
+#include "kernels/cuda/attention/config.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/libraries.h"
 #include "kernels/cuda/runtime.h"
@@ -42,7 +43,9 @@ Device::Device(int index) : index_(index) {
                              static_cast<double>(properties.totalGlobalMem) / (1 << 30), properties.major,
                              properties.minor);
   ATOM_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-  counters_ = static_cast<unsigned*>(allocate(kCounters * sizeof(unsigned)));
+  constexpr size_t kPartsBytes = kAttentionParts * kAttentionPartFloats * sizeof(float);
+  parts_ = static_cast<float*>(allocate(kPartsBytes));
+  ATOM_CUDA_CHECK(cudaMemsetAsync(parts_, 0xFF, kPartsBytes, stream_));
 }
 
 Device::~Device() {
@@ -52,7 +55,7 @@ Device::~Device() {
   if (cusolver_ != nullptr) cusolverDnDestroy(cusolver_);
   cudaFree(cublas_workspace_);
   cudaFree(scratch_);
-  cudaFree(counters_);
+  cudaFree(parts_);
   cudaStreamDestroy(stream_);
 }
 

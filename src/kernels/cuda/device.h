@@ -42,10 +42,9 @@ class Device final : public Memory {
   /// it. Growing moves it.
   void* scratch(size_t bytes);
   size_t scratch_bytes() const { return scratch_bytes_; }
-  /// kCounters counters, 0 whenever no kernel runs: blocks of one launch count themselves there, and the last
-  /// one resets them. They never move.
-  unsigned* counters() const { return counters_; }
-  static constexpr int64_t kCounters = 4096;
+  /// kAttentionParts * kAttentionPartFloats floats with all bits set whenever no kernel runs: blocks of one
+  /// launch leave each other values there, and whoever takes them restores the bits. They never move.
+  float* parts() const { return parts_; }
   /// Changes whenever scratch memory moves: recorded launches then refer to memory that is gone.
   int64_t scratch_generation() const { return scratch_generation_; }
 
@@ -63,7 +62,7 @@ class Device final : public Memory {
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
   int64_t scratch_generation_ = 0;
-  unsigned* counters_ = nullptr;
+  float* parts_ = nullptr;
   void* cublas_workspace_ = nullptr;
   cublasHandle_t cublas_ = nullptr;
   cusolverDnHandle_t cusolver_ = nullptr;

@@ -156,12 +156,27 @@ __device__ __forceinline__ void store_cluster(uint32_t mapped, int4 value, uint3
 
 // ---- global memory
 
-/// Adds, and returns what was there. What this block wrote before a barrier is visible to whoever sees the
-/// sum, and what they wrote, to this block behind a barrier.
-__device__ __forceinline__ unsigned add_acquire_release(unsigned* to, unsigned x) {
-  unsigned old;
-  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(to), "r"(x) : "memory");
-  return old;
+/// Words that other blocks may write at the same time; each of them is an old or a new one.
+__device__ __forceinline__ float4 load_relaxed(const float4* from) {
+  float4 x;
+  asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+               : "l"(from)
+               : "memory");
+  return x;
+}
+__device__ __forceinline__ float2 load_relaxed(const float2* from) {
+  float2 x;
+  asm volatile("ld.relaxed.gpu.global.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "l"(from) : "memory");
+  return x;
+}
+__device__ __forceinline__ void store_relaxed(float4* to, float4 x) {
+  asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x.x), "f"(x.y), "f"(x.z),
+               "f"(x.w)
+               : "memory");
+}
+__device__ __forceinline__ void store_relaxed(float2* to, float2 x) {
+  asm volatile("st.relaxed.gpu.global.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(x.x), "f"(x.y) : "memory");
 }
 
 // ---- named barriers

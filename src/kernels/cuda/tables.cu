@@ -172,8 +172,6 @@ AttentionArgs arguments(const Attention& op) {
   return args;
 }
 
-static_assert(kAttentionCounters <= Device::kCounters);
-
 template <bool kExact>
 void run_attention(const DeviceContext& device, const Attention& op) {
   Device& gpu = of(device);
@@ -183,7 +181,7 @@ void run_attention(const DeviceContext& device, const Attention& op) {
   context.sm_count = gpu.sm_count();
   context.scratch_bytes = attention_scratch_bytes(args, gpu.sm_count());
   context.scratch = gpu.scratch(context.scratch_bytes);
-  context.counters = gpu.counters();
+  context.parts = gpu.parts();
   context.exact = kExact;
   attention(context, args);
 }

@@ -43,8 +43,7 @@ bool supports_fast_attention(const AttentionArgs& args) {
 size_t attention_scratch_bytes(const AttentionArgs& args, int sm_count) {
   const AttentionShape shape = shape_of(args);
   if (shape.n_sequences == 0 || shape.max_rows == 0) return 0;
-  return std::max(plan_exact(shape, sm_count).scratch_bytes,
-                  plan_decode(shape, args.cache.format, sm_count).scratch_bytes);
+  return plan_exact(shape, sm_count).scratch_bytes;
 }
 
 void attention(const AttentionContext& context, const AttentionArgs& args) {

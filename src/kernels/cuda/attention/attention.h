@@ -47,8 +47,9 @@ struct AttentionContext {
   /// At least attention_scratch_bytes(), aligned to 256 bytes; used until the launch's work has ended.
   void* scratch = nullptr;
   size_t scratch_bytes = 0;
-  /// kAttentionCounters of them, 0 before the first launch; every launch leaves them so.
-  unsigned* counters = nullptr;
+  /// kAttentionParts * kAttentionPartFloats of them, all bits set before the first launch; every launch
+  /// leaves them so.
+  float* parts = nullptr;
   /// Every float operation in the contract's order. Needs q and out in f32.
   bool exact = true;
 };

@@ -172,8 +172,8 @@ std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) 
   context.scratch_bytes = attention_scratch_bytes(args, context.sm_count);
   DeviceBuffer scratch(context.scratch_bytes);
   context.scratch = scratch.as<void>();
-  DeviceBuffer counters(kAttentionCounters * sizeof(unsigned), 0);
-  context.counters = counters.as<unsigned>();
+  DeviceBuffer parts(kAttentionParts * kAttentionPartFloats * sizeof(float), 0xFF);
+  context.parts = parts.as<float>();
   context.exact = options.exact;
   if (options.late_rows) {
     const DeviceCache nothing(view, false);
@@ -191,11 +191,15 @@ std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) 
     attention(context, args);
   }
   if (!options.exact && !options.late_rows) {
-    // A second launch finds the counters as the first one did.
+    // A second launch finds the parts as the first one did.
     ATOM_CUDA_CHECK(cudaMemset(out.as<void>(), 0xFF, n * size));
     attention(context, args);
   }
   ATOM_CUDA_CHECK(cudaDeviceSynchronize());
+  std::vector<uint32_t> left(kAttentionParts * kAttentionPartFloats);
+  ATOM_CUDA_CHECK(
+      cudaMemcpy(left.data(), parts.as<void>(), left.size() * sizeof(uint32_t), cudaMemcpyDeviceToHost));
+  EXPECT_EQ(std::count(left.begin(), left.end(), ~uint32_t{0}), static_cast<int64_t>(left.size()));
 
   std::vector<float> result(n);
   if (options.type == DType::f32) {
@@ -380,6 +384,21 @@ TEST(CudaDecodeAttention, ManySequencesAndLongContexts) {
   for (const KvFormat format : {KvFormat::f16, KvFormat::int8, KvFormat::int4}) {
     AttentionBatch deep({format, 128, 2, 4, 16, 3.0f}, {12345}, {1});
     EXPECT_TRUE(fast_is_close(deep, {false, DType::f32, 0}, 128, kTolerance));
+  }
+}
+
+TEST(CudaDecodeAttention, NanOfAnyBitsIsMerged) {
+  SKIP_WITHOUT_DEVICE();
+  // One sequence in many parts, whose words are told from missing ones by their bits.
+  for (const int64_t group : {1, 4, 8}) {
+    AttentionBatch batch({KvFormat::int4, 128, 2, group, 16, 1.0f}, {5000}, {1});
+    float all_bits;
+    const uint32_t ones = ~uint32_t{0};
+    std::memcpy(&all_bits, &ones, sizeof(all_bits));
+    batch.q()(0, 5) = all_bits;
+    const std::vector<float> result = run_on_device(batch, {false, DType::f32, 0});
+    EXPECT_TRUE(std::all_of(result.begin(), result.begin() + 128, [](float x) { return std::isnan(x); }));
+    EXPECT_TRUE(std::none_of(result.begin() + 128, result.end(), [](float x) { return std::isnan(x); }));
   }
 }
 

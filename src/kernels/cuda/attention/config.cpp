@@ -17,6 +17,10 @@ constexpr double kBlockStart = 1.0;
 constexpr double kMerge = 0.75;
 constexpr double kMergePart = 1.0 / 64;
 constexpr int64_t kMaxSplits = 256;
+/// With so many rounds of int4, blocks of an SM that begin together end together for a while, and memory
+/// waits for the next ones. Formats of more bytes keep it busy with fewer blocks.
+constexpr int64_t kStaggeredRounds = 3;
+constexpr int kStaggerCycles = 3000;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -59,7 +63,7 @@ DecodePlan plan_decode(const AttentionShape& shape, KvFormat format, int sm_coun
   for (const int warps : {4, all_warps}) {
     const int64_t slots = all_warps / warps * int64_t{sm_count};
     for (int64_t splits = 1; splits <= most; ++splits) {
-      if (splits > 1 && whole > kAttentionCounters) break;
+      if (splits > 1 && whole * splits > kAttentionParts) break;
       const int64_t keys = ceil_div(shape.max_context, splits * kDecodeSplitUnit) * kDecodeSplitUnit;
       const auto stages = static_cast<double>(ceil_div(keys, decode_stage_keys(format) * warps));
       const auto rounds = static_cast<double>(ceil_div(whole * splits, slots));
@@ -71,11 +75,8 @@ DecodePlan plan_decode(const AttentionShape& shape, KvFormat format, int sm_coun
       plan.warps = warps;
     }
   }
-  if (plan.splits > 1) {
-    const int64_t floats = plan.items() * kDecodeColumns * (shape.head_dim + 4);
-    plan.scratch_bytes = static_cast<size_t>(floats) * sizeof(float);
-    plan.counters = whole;
-  }
+  const int64_t slots = all_warps / plan.warps * int64_t{sm_count};
+  if (format == KvFormat::int4 && plan.items() >= kStaggeredRounds * slots) plan.stagger = kStaggerCycles;
   return plan;
 }
 

@@ -38,8 +38,10 @@ ExactPlan plan_exact(const AttentionShape& shape, int sm_count);
 /// weighted values.
 constexpr int64_t kExactPartialHeader = 20;
 
-/// Counters that a launch may use.
-constexpr int64_t kAttentionCounters = 4096;
+/// Items of the decode kernel, where sequences are split, and floats of each: 8 columns, their maximum, sum
+/// and, from the fourth float on, up to 128 weighted values.
+constexpr int64_t kAttentionParts = 2048;
+constexpr int64_t kAttentionPartFloats = int64_t{8} * (4 + 128);
 
 /// The decode kernel. An item is 8 columns (row and head) of one KV head of one sequence and one of `splits`
 /// parts of its keys; a block of `warps` warps has one. The last of several parts merges them.
@@ -51,9 +53,8 @@ struct DecodePlan {
   int64_t splits = 1;
   int64_t items() const { return n_sequences * tiles * splits; }
   int warps = 4;
-  /// Bytes of the parts, and how many counters they need.
-  size_t scratch_bytes = 0;
-  int64_t counters = 0;
+  /// Cycles by which each of the first blocks of an SM begins after the one before.
+  int stagger = 0;
 };
 
 constexpr int kDecodeColumns = 8;

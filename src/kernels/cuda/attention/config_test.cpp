@@ -41,7 +41,6 @@ TEST(AttentionConfig, DecodeFillsTheChip) {
   EXPECT_EQ(batch.splits, 1);
   EXPECT_EQ(batch.warps, 4);
   EXPECT_EQ(batch.items(), 512);
-  EXPECT_EQ(batch.scratch_bytes, 0u);
   // 16 such sequences are 128: an SM each.
   const DecodePlan some = plan_decode({16, 1, 1024, 32, 8, 128}, KvFormat::int4, kSms);
   EXPECT_EQ(some.splits, 1);
@@ -51,22 +50,27 @@ TEST(AttentionConfig, DecodeFillsTheChip) {
   EXPECT_EQ(one.warps, 16);
   EXPECT_GT(one.items(), 0.9 * kSms);
   EXPECT_LE(one.items(), kSms);
-  EXPECT_EQ(one.counters, 8);
-  EXPECT_EQ(one.scratch_bytes, static_cast<size_t>(one.items()) * 8 * (128 + 4) * 4);
   // Merging a few keys does not pay.
   EXPECT_LE(plan_decode({1, 1, 1024, 32, 8, 128}, KvFormat::int4, kSms).splits, 4);
   EXPECT_EQ(plan_decode({1, 1, 200, 32, 8, 128}, KvFormat::int4, kSms).splits, 1);
 }
 
-TEST(AttentionConfig, CountersAndPartsAreBounded) {
+TEST(AttentionConfig, BlocksOfManyRoundsAreStaggered) {
+  EXPECT_GT(plan_decode({64, 1, 1024, 32, 32, 128}, KvFormat::int4, kSms).stagger, 0);
+  EXPECT_EQ(plan_decode({64, 1, 1024, 32, 8, 128}, KvFormat::int4, kSms).stagger, 0);
+  EXPECT_EQ(plan_decode({1, 1, 32768, 32, 32, 128}, KvFormat::int4, kSms).stagger, 0);
+  EXPECT_EQ(plan_decode({64, 1, 1024, 32, 32, 128}, KvFormat::f16, kSms).stagger, 0);
+}
+
+TEST(AttentionConfig, PartsAreBounded) {
   for (const int64_t sequences : {1, 3, 40, 500, 20000}) {
     for (const int64_t context : {1, 100, 5000, 1 << 20}) {
       for (const int64_t kv_heads : {1, 8, 32}) {
         const DecodePlan plan = plan_decode({sequences, 1, context, 32, kv_heads, 128}, KvFormat::int8, kSms);
-        EXPECT_LE(plan.counters, kAttentionCounters);
+        if (plan.splits > 1) {
+          EXPECT_LE(plan.items(), kAttentionParts);
+        }
         EXPECT_LE(plan.splits, std::max<int64_t>(1, (context + 127) / 128));
-        EXPECT_EQ(plan.counters > 0, plan.splits > 1);
-        EXPECT_LE(plan.scratch_bytes, size_t{1} << 30);
       }
     }
   }

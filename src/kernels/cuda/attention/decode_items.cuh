@@ -15,11 +15,12 @@ struct DecodeParams : FastParams {
   int max_rows;
   int column_tiles;
   int splits;
+  /// Of DecodePlan, and how many SMs there are.
+  int stagger;
+  int sm_count;
   /// [sequences, KV heads * column_tiles, splits, 8 columns, 4 + head_dim]: maximum, sum, then, from the
-  /// fourth on, weighted values.
-  float* partials;
-  /// [sequences, KV heads * column_tiles], 0 between launches: parts that have been written.
-  unsigned* finished;
+  /// fourth on, weighted values. All bits are set between launches.
+  float* parts;
 };
 
 namespace decode {

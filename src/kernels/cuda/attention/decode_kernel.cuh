@@ -14,8 +14,9 @@
 /// A block is one KV head, 8 columns and a part of the keys of one sequence; a column is a row and a query
 /// head of the KV head's group. Its warps take turns at stages of kKeys keys, each with a ring of stages of
 /// its own in shared memory (cp.async), so no warp ever waits for another until they merge at the end. Of the
-/// blocks that have parts of the same keys the last to end merges them, in an order that depends on their
-/// number alone.
+/// blocks that have parts of one sequence's keys the last ones merge them, a column each, in an order that
+/// depends on their number alone. They need no fence and no counter to know that a part is there: each of its
+/// words tells (is_nothing()).
 ///
 /// A block copies its first keys while the kernel ahead still runs: only a sequence's own rows are that one's
 /// work (attention.h). In a row of launches memory is busy while blocks merge, end, and begin.
@@ -40,17 +41,51 @@ __device__ inline void add(float4& sum, float factor, float4 x) {
          fmaf(x.w, factor, sum.w)};
 }
 
+/// What each word of a part is before it is written: no result of arithmetic, whose NaN is 0x7FFFFFFF.
+__device__ inline bool is_nothing(float x) {
+  return __float_as_uint(x) == 0xFFFFFFFF;
+}
+__device__ inline bool is_written(float2 x) {
+  return !is_nothing(x.x) && !is_nothing(x.y);
+}
+__device__ inline bool is_written(float4 x) {
+  return !is_nothing(x.x) && !is_nothing(x.y) && !is_nothing(x.z) && !is_nothing(x.w);
+}
+
+/// Where a part has a column: maximum and sum, then, from the fourth float on, weighted values, four of them
+/// from `channel` on.
+template <int kDim>
+struct PartPlace {
+  float2* head;
+  float4* values;
+
+  __device__ PartPlace(float* part, int column, int channel)
+      : head(reinterpret_cast<float2*>(part + column * (kDim + 4))),
+        values(reinterpret_cast<float4*>(part + column * (kDim + 4) + 4 + channel)) {}
+};
+
+/// Waits for the turn of this block, if it is among the first ones of its SM: blocks go to SMs in the order
+/// of their numbers.
+template <int kBlocksPerSm>
+__device__ inline void begin_in_turn(const DecodeParams& p) {
+  const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+  const int turn = static_cast<int>(block) / p.sm_count;
+  if (turn >= kBlocksPerSm) return;
+  const int64_t begin = clock64();
+  while (clock64() - begin < int64_t{turn} * p.stagger) __nanosleep(100);
+}
+
 template <KvFormat kFormat, int kDim, int kWarps>
 __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kBlocksPerSm))
     attend(const DecodeParams p) {
   using S = Shape<kFormat, kDim, kWarps>;
+  using Part = PartPlace<kDim>;
   constexpr int kSteps = kDim / 16;
   constexpr int kKeyTiles = S::kKeys / 16;
   constexpr int kGroups = S::kKeys / 8;
   extern __shared__ __align__(128) unsigned char shared[];
-  /// Maximum and sum of a warp's keys, or of a thread's parts.
+  /// Maximum and sum of a warp's keys.
   __shared__ float2 heads[S::kThreads];
-  __shared__ bool is_last;
 
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -134,6 +169,7 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
   for (; n_issued < n_early && ahead_key + S::kKeys <= n_old; ++n_issued) issue();
   wait_for_dependencies();
   launch_dependents();
+  if (p.stagger > 0) begin_in_turn<S::kBlocksPerSm>(p);
 
   // Queries come before further keys: column g of this lane, a part of its channels.
   constexpr int kRun = query_run(kFormat);
@@ -355,7 +391,6 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
     }
     if (g == 0) heads[warp * kDecodeColumns + 2 * t + x] = {maximum[x], sums[x]};
   }
-  static_assert(kDecodeColumns * kDim * 4 <= S::kStages * S::kStageBytes);
   __syncwarp();
   auto* const own = reinterpret_cast<float*>(own_ring);
 #pragma unroll
@@ -377,8 +412,9 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
   __syncthreads();
   constexpr int kFours = kDim / 4;
   constexpr int kStride = kDecodeColumns * (kDim + 4);
+  const int n_parts = p.splits == 1 ? 1 : n_splits(item.context, p.splits);
   const unsigned tile_index = blockIdx.z * gridDim.y + blockIdx.y;
-  float* const parts = p.partials + static_cast<int64_t>(tile_index) * p.splits * kStride;
+  float* const parts = p.parts + static_cast<int64_t>(tile_index) * p.splits * kStride;
   const auto store = [&](int column, int channel, float4 x, float sum) {
     const float inverse = 1.0f / sum;
     const int64_t row = item.first_row + (item.first_column + column) / p.group;
@@ -405,56 +441,55 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
       add(weighted, factor,
           *reinterpret_cast<const float4*>(ring_of_warp + column * kDim + (channel + 4 * column) % kDim));
     }
-    if (p.splits == 1) {
+    if (n_parts == 1) {
       store(column, channel, weighted, sum);
     } else {
-      float* const partial = parts + blockIdx.x * kStride + column * (kDim + 4);
-      if (channel == 0) *reinterpret_cast<float2*>(partial) = {top, sum};
-      *reinterpret_cast<float4*>(partial + 4 + channel) = weighted;
+      const Part part(parts + blockIdx.x * kStride, column, channel);
+      if (channel == 0) ptx::store_relaxed(part.head, {top, sum});
+      ptx::store_relaxed(part.values, weighted);
     }
   }
-  if (p.splits == 1) return;
+  if (n_parts == 1) return;
 
-  // The last block of these columns merges all parts.
-  const int n_parts = n_splits(item.context, p.splits);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    unsigned* const finished = p.finished + tile_index;
-    is_last = ptx::add_acquire_release(finished, 1u) == static_cast<unsigned>(n_parts - 1);
-    if (is_last) *finished = 0;
-  }
-  __syncthreads();
-  if (!is_last) return;
-  // As many teams as there are threads for, each with every n_teams-th part, kBatch of them on their way at
-  // once: a part is a trip to L2.
-  constexpr int kBatch = 8;
-  const int n_places = n_columns * kFours;
-  const int n_teams = max(1, S::kThreads / n_places);
-  const int team = static_cast<int>(threadIdx.x) / n_places;
-  auto* const of_teams = reinterpret_cast<float4*>(shared);
-  for (int first = 0; first < n_places; first += S::kThreads) {
-    const int place = first + static_cast<int>(threadIdx.x) - team * n_places;
-    const int column = place / kFours;
-    const int channel = place % kFours * 4;
+  // The last blocks of a sequence merge, a column each; blocks begin in the order of their numbers, and those
+  // that may wait for later ones are no more than the columns. Teams of threads divide the parts, kBatch of
+  // them on their way at once: a part is a trip to L2. What has been read becomes nothing again.
+  constexpr int kBatch = 4;
+  constexpr int kMergeBytes = kDecodeColumns * kDim * 4;
+  constexpr int kRingBytes = S::kStages * S::kStageBytes;
+  // Behind what the first two warps have left the merge of warps.
+  static_assert(kMergeBytes + S::kThreads * 16 <= kRingBytes);
+  auto* const values_of_teams = reinterpret_cast<float4*>(shared + kMergeBytes);
+  auto* const heads_of_teams = reinterpret_cast<float2*>(shared + kRingBytes + kMergeBytes);
+  const float nothing = __uint_as_float(0xFFFFFFFF);
+  const int n_teams = min((n_parts + kBatch - 1) / kBatch, S::kThreads / kFours);
+  const int team = static_cast<int>(threadIdx.x) / kFours;
+  const int channel = static_cast<int>(threadIdx.x) % kFours * 4;
+  const int first_part = team < n_teams ? team : n_parts;
+  for (int column = n_parts - 1 - static_cast<int>(blockIdx.x); column < n_columns; column += n_parts) {
     float top = kNoMaximum;
     float sum = 0.0f;
     float4 weighted = {0.0f, 0.0f, 0.0f, 0.0f};
-    const bool works = team < n_teams && place < n_places;
-    for (int k = works ? team : n_parts; k < n_parts; k += n_teams * kBatch) {
+    for (int k = first_part; k < n_parts; k += n_teams * kBatch) {
       float2 head[kBatch];
       float4 x[kBatch];
-      float higher = top;
+      bool complete;
+      do {
+        complete = true;
 #pragma unroll
-      for (int b = 0; b < kBatch; ++b) {
-        const int part = k + b * n_teams;
-        const float* const from = parts + part * kStride + column * (kDim + 4);
-        head[b] = {kNoMaximum, 0.0f};
-        x[b] = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (part < n_parts) {
-          head[b] = __ldcg(reinterpret_cast<const float2*>(from));
-          x[b] = __ldcg(reinterpret_cast<const float4*>(from + 4 + channel));
+        for (int b = 0; b < kBatch; ++b) {
+          head[b] = {kNoMaximum, 0.0f};
+          x[b] = {0.0f, 0.0f, 0.0f, 0.0f};
+          if (k + b * n_teams < n_parts) {
+            const Part part(parts + (k + b * n_teams) * kStride, column, channel);
+            head[b] = ptx::load_relaxed(part.head);
+            x[b] = ptx::load_relaxed(part.values);
+          }
         }
-      }
+#pragma unroll
+        for (int b = 0; b < kBatch; ++b) complete &= is_written(head[b]) && is_written(x[b]);
+      } while (!complete);
+      float higher = top;
 #pragma unroll
       for (int b = 0; b < kBatch; ++b) higher = fmaxf(higher, head[b].x);
       const float correction = exp2_fast(top - higher);
@@ -469,23 +504,28 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
         add(weighted, factor, x[b]);
       }
     }
-    if (n_teams > 1) {
-      // Then all places are this round's.
-      heads[threadIdx.x] = {top, sum};
-      of_teams[threadIdx.x] = weighted;
-      __syncthreads();
-      if (team > 0) return;
-      for (int k = 1; k < n_teams; ++k) top = fmaxf(top, heads[k * n_places + place].x);
+    heads_of_teams[threadIdx.x] = {top, sum};
+    values_of_teams[threadIdx.x] = weighted;
+    __syncthreads();
+    if (team == 0) {
+      for (int k = 1; k < n_teams; ++k) top = fmaxf(top, heads_of_teams[threadIdx.x + k * kFours].x);
       sum = 0.0f;
       weighted = {0.0f, 0.0f, 0.0f, 0.0f};
       for (int k = 0; k < n_teams; ++k) {
-        const float2 head = heads[k * n_places + place];
+        const float2 head = heads_of_teams[threadIdx.x + k * kFours];
         const float factor = exp2_fast(head.x - top);
         sum = fmaf(head.y, factor, sum);
-        add(weighted, factor, of_teams[k * n_places + place]);
+        add(weighted, factor, values_of_teams[threadIdx.x + k * kFours]);
       }
+      store(column, channel, weighted, sum);
     }
-    if (works) store(column, channel, weighted, sum);
+    // Everybody has read these parts.
+    for (int k = first_part; k < n_parts; k += n_teams) {
+      const Part part(parts + k * kStride, column, channel);
+      if (channel == 0) ptx::store_relaxed(part.head, {nothing, nothing});
+      ptx::store_relaxed(part.values, {nothing, nothing, nothing, nothing});
+    }
+    __syncthreads();
   }
 }
 

@@ -44,8 +44,9 @@ void launch_decode(const AttentionContext& context, const AttentionArgs& args) {
   params.max_rows = static_cast<int>(max_decode_rows(shape));
   params.column_tiles = static_cast<int>(plan.column_tiles);
   params.splits = static_cast<int>(plan.splits);
-  params.partials = static_cast<float*>(context.scratch);
-  params.finished = context.counters;
+  params.stagger = plan.stagger;
+  params.sm_count = context.sm_count;
+  params.parts = context.parts;
   with_fast_format(args.cache.format,
                    [&]<KvFormat kFormat>() { launch_dim<kFormat>(context, args, plan, params); });
 }

@@ -46,6 +46,10 @@ struct Tile {
   static constexpr int kOwnTokens = kTokens / kFinishers;
   static_assert(kFinishers * kOwnTokens == kTokens && kOwnTokens % 8 == 0);
 
+  /// Loops of the loading threads: where units are small, the time that they take counts, elsewhere their
+  /// code.
+  static constexpr int kUnrolled = kRowGroups == 1 ? 4 : 1;
+
   /// Weights are unpacked to unsigned bytes where instructions count, not power.
   static constexpr bool kUnsigned = kTokens < 256;
 
@@ -53,13 +57,16 @@ struct Tile {
   // Registers of a thread: the producer's give some of theirs to the consumers. With few tokens a CTA takes
   // what it needs and no more, of shared memory, too, so that small kernels behind it begin beside it and
   // have loaded what they can when they may go on. (What counts are the 16 Ki registers of each quarter of
-  // the multiprocessor: beside two consumer warpgroups a norm of 4,096 channels fits, beside three it does
-  // not.)
+  // the multiprocessor: beside two consumer warpgroups a norm of 4,096 channels fits. Beside three it does up
+  // to 32 tokens; with 64 tokens a step would be slower for it.)
   static constexpr bool kFew = kTokens <= 64;
-  static constexpr int kConsumerRegisters = kFew               ? (kWarpgroups == 2 ? 96 : 88)
+  static constexpr bool kTight = kRowGroups == 3 && kTokens < 64;
+  static constexpr int kConsumerRegisters = kFew               ? (kWarpgroups == 2 ? 96
+                                                                  : kTight         ? 80
+                                                                                   : 88)
                                             : kWarpgroups == 2 ? 224
                                                                : 152;
-  static constexpr int kProducerRegisters = kFew && kRowGroups < 3 ? 40 : 56;
+  static constexpr int kProducerRegisters = kFew && kRowGroups < 3 ? 40 : kTight ? 48 : 56;
   static constexpr int kAllRegisters = kWarpgroups * kConsumerRegisters + kProducerRegisters;
   static constexpr int kRegisters = (kAllRegisters / (kWarpgroups + 1) + 7) / 8 * 8;  ///< At launch
   static constexpr int kLeftBytes = kFew ? 36 * 1024 : 0;

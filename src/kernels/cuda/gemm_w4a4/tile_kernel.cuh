@@ -39,6 +39,7 @@ class Producer {
     Slot slot;
     for (Jobs<T> jobs(p_); jobs; jobs.next()) {
       const Job job = *jobs;
+#pragma unroll(T::kUnrolled)
       for (int i = job.begin; i < job.end; ++i, slot.next()) {
         acquire(slot);
         ptx::barrier_arrive_expect(full_ + slot.index, T::kWeightBytes);
@@ -52,6 +53,7 @@ class Producer {
     for (Jobs<T> jobs(p_); jobs; jobs.next()) {
       const Job job = *jobs;
       const int64_t token = static_cast<int64_t>(job.place.token_tile) * T::kTokens;
+#pragma unroll(T::kUnrolled)
       for (int i = job.begin; i < job.end; ++i, slot.next()) {
         acquire(slot);
         ptx::barrier_arrive_expect(full_ + slot.index, T::kXBytes);
@@ -121,10 +123,10 @@ class Consumer {
   /// `turn` must be the same for the whole warp, as the compiler sees it: then what follows from it is in
   /// uniform registers.
   __device__ Consumer(uint32_t shared, int row_group, int turn, int warp, int lane)
-      : tokens_(pin(shared + turn * T::kXBytes)),
+      : tokens_(pin(static_cast<uint32_t>(wgmma::descriptor(shared + turn * T::kXBytes)))),
         weights_(pin(shared + T::kWeightsAt + turn * T::kWeightBytes)),
         barrier_(pin(shared + T::kBarriersAt + turn * 8)),
-        end_(pin(shared + T::kWeightsAt)),
+        end_(pin(static_cast<uint32_t>(wgmma::descriptor(shared + T::kWeightsAt)))),
         values_at_(pin(row_group * kHalfUnitBytes + warp * 1024 + lane * 16)),
         multipliers_at_(pin(row_group * kHalfUnitBytes + kHalfUnitValueBytes + warp * 16 + lane / 4 * 2)),
         lane_(lane) {}
@@ -133,7 +135,7 @@ class Consumer {
   template <int kSums>
   __device__ void outliers(int (&acc)[kSums], int half) {
     wait();
-    const uint64_t tokens = wgmma::descriptor(tokens_) + half * 4;
+    const uint64_t tokens = with_low_word(tokens_) + half * 4;
     const uint4 v0 = load_vector(weights_ + values_at_), v1 = load_vector(weights_ + values_at_ + 512);
     const uint32_t a[2][4] = {{v0.x, v0.y, v0.z, v0.w}, {v1.x, v1.y, v1.z, v1.w}};
     wgmma::fence();
@@ -146,7 +148,8 @@ class Consumer {
     next();
   }
 
-  /// acc += of `units` groups, 1 at least.
+  /// acc += of `units` groups, 1 at least. Each unit's second half is loaded when the one before has been
+  /// unpacked.
   template <int kSums>
   __device__ void groups(int (&acc)[kSums], int units) {
     uint32_t a[4][4];  // fragments of 32 channels each
@@ -154,10 +157,11 @@ class Consumer {
     uint32_t k, last = 0;
     const auto load = [&] {
       wait();
-      v0 = load_vector(weights_ + values_at_), v1 = load_vector(weights_ + values_at_ + 512);
+      v0 = load_vector(weights_ + values_at_);
       k = load_16_bits(weights_ + multipliers_at_);  // of two rows
     };
     load();
+    v1 = load_vector(weights_ + values_at_ + 512);
     Unpack<T::kUnsigned> unpack;
     unpack.set(k);
     unpack(a[0], v0.x, v0.y);
@@ -169,19 +173,26 @@ class Consumer {
       // All but the last two products are done, and their fragments free.
       wgmma::wait<2>();
     };
+    // Up to 64 tokens as soon as registers are free, so that nobody waits for what is loaded; more tokens
+    // give the time for that, and products come first.
+    const auto advance = [&](int left) {
+      next();
+      if (left > 1) load();
+    };
 #pragma unroll 1
     for (int left = units; left > 0; --left) {
-      const uint32_t tokens = static_cast<uint32_t>(wgmma::descriptor(tokens_));
+      const uint32_t tokens = tokens_;
       const uint32_t barrier = barrier_;
       multiply(a[0], tokens);
+      if constexpr (T::kFew) advance(left);
       unpack(a[2], v1.x, v1.y);
       multiply(a[1], tokens + 2);
       if (left < units) release(last);
       last = barrier;
       unpack(a[3], v1.z, v1.w);
-      next();
-      if (left > 1) load();
+      if constexpr (!T::kFew) advance(left);
       // Behind the last unit, what follows is of no use and no harm.
+      v1 = load_vector(weights_ + values_at_ + 512);
       multiply(a[2], tokens + 4);
       unpack.set(k);
       unpack(a[0], v0.x, v0.y);
@@ -195,9 +206,10 @@ class Consumer {
 
  private:
   __device__ void next() {
-    tokens_ += T::kTurns * T::kXBytes, weights_ += T::kTurns * T::kWeightBytes, barrier_ += T::kTurns * 8;
+    tokens_ += T::kTurns * T::kXBytes / 16, weights_ += T::kTurns * T::kWeightBytes,
+        barrier_ += T::kTurns * 8;
     if (tokens_ >= end_) {
-      tokens_ -= T::kStages * T::kXBytes, weights_ -= T::kStages * T::kWeightBytes;
+      tokens_ -= T::kStages * T::kXBytes / 16, weights_ -= T::kStages * T::kWeightBytes;
       barrier_ -= T::kStages * 8, parity_ ^= 1;
     }
   }
