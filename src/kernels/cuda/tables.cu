@@ -179,7 +179,7 @@ void run_attention(const DeviceContext& device, const Attention& op) {
   AttentionContext context;
   context.stream = gpu.stream();
   context.sm_count = gpu.sm_count();
-  context.scratch_bytes = attention_scratch_bytes(args, gpu.sm_count());
+  context.scratch_bytes = attention_scratch_bytes(args, gpu.sm_count(), kExact);
   context.scratch = gpu.scratch(context.scratch_bytes);
   context.parts = gpu.parts();
   context.exact = kExact;

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <string>
 
 #include "base/error.h"
@@ -40,15 +39,15 @@ bool supports_fast_attention(const AttentionArgs& args) {
          (args.cache.head_dim == 64 || args.cache.head_dim == 128);
 }
 
-size_t attention_scratch_bytes(const AttentionArgs& args, int sm_count) {
+size_t attention_scratch_bytes(const AttentionArgs& args, int sm_count, bool exact) {
   const AttentionShape shape = shape_of(args);
-  if (shape.n_sequences == 0 || shape.max_rows == 0) return 0;
+  if (!exact || shape.n_sequences == 0 || shape.max_rows == 0) return 0;
   return plan_exact(shape, sm_count).scratch_bytes;
 }
 
 void attention(const AttentionContext& context, const AttentionArgs& args) {
   if (args.n_sequences == 0 || args.max_rows == 0) return;
-  check(context.scratch_bytes >= attention_scratch_bytes(args, context.sm_count),
+  check(context.scratch_bytes >= attention_scratch_bytes(args, context.sm_count, context.exact),
         "too little scratch memory");
   if (context.exact) {
     check(supports_exact_attention(args), "arguments that the exact kernel does not support");
@@ -56,6 +55,7 @@ void attention(const AttentionContext& context, const AttentionArgs& args) {
     return;
   }
   check(supports_fast_attention(args), "arguments that the fast kernels do not support");
+  check(context.parts != nullptr, "no memory for parts");
   const int64_t few = max_decode_rows(shape_of(args));
   if (args.min_rows <= few) launch_decode(context, args);
   if (args.max_rows > few) launch_prefill(context, args);

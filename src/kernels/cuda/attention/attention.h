@@ -54,8 +54,8 @@ struct AttentionContext {
   bool exact = true;
 };
 
-/// What attention() needs for these arguments, exact or not.
-size_t attention_scratch_bytes(const AttentionArgs& args, int sm_count);
+/// What attention() needs for these arguments.
+size_t attention_scratch_bytes(const AttentionArgs& args, int sm_count, bool exact);
 
 /// Whether the fast kernels take these arguments: head_dim 64 or 128, formats int4, int8 and f16, rows of q
 /// and out aligned to 16 bytes, no window.

@@ -119,6 +119,12 @@ __global__ void copy_own_rows(KvLayerView from, KvLayerView to, const SequenceSp
   }
 }
 
+int multiprocessors() {
+  int count = 0;
+  ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, 0));
+  return count;
+}
+
 /// Runs `batch` on the device. The queries are rounded to options.type first, in the batch too.
 std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) {
   const Attention op = batch.op();
@@ -168,8 +174,8 @@ std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) 
   args.scale = op.scale;
   args.window = op.window;
   AttentionContext context;
-  ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&context.sm_count, cudaDevAttrMultiProcessorCount, 0));
-  context.scratch_bytes = attention_scratch_bytes(args, context.sm_count);
+  context.sm_count = multiprocessors();
+  context.scratch_bytes = attention_scratch_bytes(args, context.sm_count, options.exact);
   DeviceBuffer scratch(context.scratch_bytes);
   context.scratch = scratch.as<void>();
   DeviceBuffer parts(kAttentionParts * kAttentionPartFloats * sizeof(float), 0xFF);
@@ -191,15 +197,20 @@ std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) 
     attention(context, args);
   }
   if (!options.exact && !options.late_rows) {
-    // A second launch finds the parts as the first one did.
+    // A second launch finds the parts as the first one did, and merges them in the same order.
+    std::vector<std::byte> first(n * size), second(n * size);
+    ATOM_CUDA_CHECK(cudaMemcpy(first.data(), out.as<void>(), n * size, cudaMemcpyDeviceToHost));
     ATOM_CUDA_CHECK(cudaMemset(out.as<void>(), 0xFF, n * size));
     attention(context, args);
+    ATOM_CUDA_CHECK(cudaMemcpy(second.data(), out.as<void>(), n * size, cudaMemcpyDeviceToHost));
+    EXPECT_EQ(first, second) << "two launches";
   }
   ATOM_CUDA_CHECK(cudaDeviceSynchronize());
   std::vector<uint32_t> left(kAttentionParts * kAttentionPartFloats);
   ATOM_CUDA_CHECK(
       cudaMemcpy(left.data(), parts.as<void>(), left.size() * sizeof(uint32_t), cudaMemcpyDeviceToHost));
-  EXPECT_EQ(std::count(left.begin(), left.end(), ~uint32_t{0}), static_cast<int64_t>(left.size()));
+  EXPECT_EQ(std::count(left.begin(), left.end(), ~uint32_t{0}), static_cast<int64_t>(left.size()))
+      << "parts that were not restored";
 
   std::vector<float> result(n);
   if (options.type == DType::f32) {
@@ -209,6 +220,16 @@ std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) 
     for (size_t i = 0; i < n; ++i) result[i] = from_16_bits(narrow[i], options.type);
   }
   return result;
+}
+
+/// What the host chooses for the decode kernel, of one row a sequence.
+DecodePlan plan_of(AttentionBatch& batch, int64_t slack) {
+  int64_t longest = 0;
+  for (const SequenceSpan& span : batch.spans()) longest = std::max(longest, span.context);
+  const HostShape& shape = batch.shape();
+  return plan_decode({static_cast<int64_t>(batch.spans().size()), 1, longest + slack,
+                      shape.n_kv_heads * shape.group, shape.n_kv_heads, shape.head_dim},
+                     shape.format, multiprocessors());
 }
 
 /// The fastest CPU implementation: all of them give the same bits.
@@ -387,18 +408,65 @@ TEST(CudaDecodeAttention, ManySequencesAndLongContexts) {
   }
 }
 
-TEST(CudaDecodeAttention, NanOfAnyBitsIsMerged) {
+TEST(CudaDecodeAttention, PartsOfSeveralRounds) {
   SKIP_WITHOUT_DEVICE();
-  // One sequence in many parts, whose words are told from missing ones by their bits.
+  // More parts than run at one time, of blocks of 4 warps; fewer of them than columns, and some empty.
+  struct Case {
+    KvFormat format;
+    int64_t sequences, kv_heads, longest;
+  };
+  for (const auto& [format, sequences, kv_heads, longest] :
+       {Case{KvFormat::f16, 37, 4, 384}, Case{KvFormat::int4, 99, 8, 512}}) {
+    const auto n = static_cast<size_t>(sequences);
+    std::vector<int64_t> contexts(n, longest);
+    for (size_t i = 0; i < n; ++i) contexts[i] -= static_cast<int64_t>(i) * 53 % 290;
+    for (const int64_t group : {1, 4, 8}) {
+      AttentionBatch batch({format, 128, kv_heads, group, 16, 1.0f}, contexts, std::vector<int64_t>(n, 1));
+      const DecodePlan plan = plan_of(batch, 0);
+      EXPECT_GT(plan.splits, 1);
+      EXPECT_EQ(plan.warps, 4);
+      EXPECT_GT(plan.items(), decode_warps_per_sm(format) / 4 * multiprocessors());
+      EXPECT_TRUE(fast_is_close(batch, {false, DType::f32, 0}, 128, kTolerance)) << describe(batch.shape());
+    }
+  }
+}
+
+TEST(CudaDecodeAttention, StaggeredBlocks) {
+  SKIP_WITHOUT_DEVICE();
+  std::vector<int64_t> contexts(60);
+  for (size_t i = 0; i < contexts.size(); ++i) contexts[i] = 1 + static_cast<int64_t>(i * 37 % 300);
+  AttentionBatch batch({KvFormat::int4, 128, 32, 1, 16, 1.0f}, contexts, std::vector<int64_t>(60, 1));
+  EXPECT_GT(plan_of(batch, 2000).stagger, 0);
+  EXPECT_TRUE(fast_is_close(batch, {false, DType::f32, 2000}, 128, kTolerance));
+}
+
+TEST(CudaDecodeAttention, NanIsMerged) {
+  SKIP_WITHOUT_DEVICE();
+  const auto count_nan = [](const std::vector<float>& x, size_t begin, size_t end) {
+    const auto at = [&](size_t i) { return x.begin() + static_cast<std::ptrdiff_t>(i); };
+    return std::count_if(at(begin), at(end), [](float v) { return std::isnan(v); });
+  };
+  // One sequence in many parts, which are told from missing ones by their bits.
   for (const int64_t group : {1, 4, 8}) {
-    AttentionBatch batch({KvFormat::int4, 128, 2, group, 16, 1.0f}, {5000}, {1});
-    float all_bits;
-    const uint32_t ones = ~uint32_t{0};
-    std::memcpy(&all_bits, &ones, sizeof(all_bits));
-    batch.q()(0, 5) = all_bits;
-    const std::vector<float> result = run_on_device(batch, {false, DType::f32, 0});
-    EXPECT_TRUE(std::all_of(result.begin(), result.begin() + 128, [](float x) { return std::isnan(x); }));
-    EXPECT_TRUE(std::none_of(result.begin() + 128, result.end(), [](float x) { return std::isnan(x); }));
+    const HostShape shape{KvFormat::int4, 128, 2, group, 16, 1.0f};
+    const size_t of_head = static_cast<size_t>(group * 128);
+    // Of a query: in all parts of its column.
+    AttentionBatch query(shape, {5000}, {1});
+    EXPECT_GT(plan_of(query, 0).splits, 1);
+    query.q()(0, 5) = std::numeric_limits<float>::quiet_NaN();
+    const std::vector<float> of_query = run_on_device(query, {false, DType::f32, 0});
+    EXPECT_EQ(count_nan(of_query, 0, of_query.size()), 128);
+    EXPECT_EQ(count_nan(of_query, 0, 128), 128);
+    // Of a key's scale, of a value's scale, of a value's minimum: in one part of all columns of a KV head.
+    for (const int what : {0, 1, 2}) {
+      AttentionBatch cached(shape, {5000}, {1});
+      const KvLayerView& view = cached.view();
+      const int64_t row = view.row_index(cached.spans()[0].blocks[3000 / 16], 1, 3000 % 16);
+      (what == 0 ? view.key_params : view.value_params)[2 * row + (what == 2 ? 1 : 0)] = 0xFFFF;
+      const std::vector<float> result = run_on_device(cached, {false, DType::f32, 0});
+      EXPECT_EQ(count_nan(result, 0, of_head), 0);
+      EXPECT_EQ(count_nan(result, of_head, 2 * of_head), static_cast<int64_t>(of_head)) << what;
+    }
   }
 }
 

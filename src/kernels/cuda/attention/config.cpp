@@ -12,14 +12,15 @@ constexpr int64_t kMaxExactScratch = int64_t{256} << 20;
 
 /// A model of the decode kernel in units of the time that a warp takes for a stage when memory is the limit.
 /// Before its first keys a block waits for its sequence, then for the table of blocks; parts are written and
-/// read, and merged by one block.
+/// read, and merged.
 constexpr double kBlockStart = 1.0;
 constexpr double kMerge = 0.75;
 constexpr double kMergePart = 1.0 / 64;
 constexpr int64_t kMaxSplits = 256;
-/// With so many rounds of int4, blocks of an SM that begin together end together for a while, and memory
-/// waits for the next ones. Formats of more bytes keep it busy with fewer blocks.
+/// With so many rounds of int4, and so many stages a warp, blocks of an SM that begin together end together
+/// for a while, and memory waits for the next ones. Formats of more bytes keep it busy with fewer blocks.
 constexpr int64_t kStaggeredRounds = 3;
+constexpr int64_t kStaggeredStages = 16;
 constexpr int kStaggerCycles = 3000;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) {
@@ -75,8 +76,12 @@ DecodePlan plan_decode(const AttentionShape& shape, KvFormat format, int sm_coun
       plan.warps = warps;
     }
   }
-  const int64_t slots = all_warps / plan.warps * int64_t{sm_count};
-  if (format == KvFormat::int4 && plan.items() >= kStaggeredRounds * slots) plan.stagger = kStaggerCycles;
+  const int64_t blocks_per_sm = all_warps / plan.warps;
+  const int64_t stages = ceil_div(shape.max_context, plan.splits * decode_stage_keys(format) * plan.warps);
+  if (format == KvFormat::int4 && blocks_per_sm > 1 && stages >= kStaggeredStages &&
+      plan.items() >= kStaggeredRounds * blocks_per_sm * sm_count) {
+    plan.stagger = kStaggerCycles;
+  }
   return plan;
 }
 

@@ -38,13 +38,16 @@ ExactPlan plan_exact(const AttentionShape& shape, int sm_count);
 /// weighted values.
 constexpr int64_t kExactPartialHeader = 20;
 
-/// Items of the decode kernel, where sequences are split, and floats of each: 8 columns, their maximum, sum
-/// and, from the fourth float on, up to 128 weighted values.
-constexpr int64_t kAttentionParts = 2048;
-constexpr int64_t kAttentionPartFloats = int64_t{8} * (4 + 128);
+constexpr int kDecodeColumns = 8;
+
+/// Items of the decode kernel at most, where sequences are split, and floats of each: columns, their maximum,
+/// sum and, from the fourth float on, up to 128 weighted values.
+constexpr int64_t kAttentionParts = 8192;
+constexpr int64_t kAttentionPartFloats = int64_t{kDecodeColumns} * (4 + 128);
 
 /// The decode kernel. An item is 8 columns (row and head) of one KV head of one sequence and one of `splits`
-/// parts of its keys; a block of `warps` warps has one. The last of several parts merges them.
+/// parts of its keys; a block of `warps` warps has one. The blocks of the last parts merge all, a
+/// column each.
 struct DecodePlan {
   int64_t column_tiles = 1;
   /// KV heads * column_tiles.
@@ -56,8 +59,6 @@ struct DecodePlan {
   /// Cycles by which each of the first blocks of an SM begins after the one before.
   int stagger = 0;
 };
-
-constexpr int kDecodeColumns = 8;
 
 /// Parts of a sequence's keys begin at multiples of this many.
 constexpr int kDecodeSplitUnit = 128;

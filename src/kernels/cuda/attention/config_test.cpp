@@ -55,25 +55,33 @@ TEST(AttentionConfig, DecodeFillsTheChip) {
   EXPECT_EQ(plan_decode({1, 1, 200, 32, 8, 128}, KvFormat::int4, kSms).splits, 1);
 }
 
-TEST(AttentionConfig, BlocksOfManyRoundsAreStaggered) {
-  EXPECT_GT(plan_decode({64, 1, 1024, 32, 32, 128}, KvFormat::int4, kSms).stagger, 0);
-  EXPECT_EQ(plan_decode({64, 1, 1024, 32, 8, 128}, KvFormat::int4, kSms).stagger, 0);
+TEST(AttentionConfig, LongBlocksOfManyRoundsAreStaggered) {
+  EXPECT_GT(plan_decode({64, 1, 2048, 32, 32, 128}, KvFormat::int4, kSms).stagger, 0);
+  // Few stages, one round, blocks of all warps, another format.
+  EXPECT_EQ(plan_decode({64, 1, 512, 32, 32, 128}, KvFormat::int4, kSms).stagger, 0);
+  EXPECT_EQ(plan_decode({64, 1, 2048, 32, 8, 128}, KvFormat::int4, kSms).stagger, 0);
   EXPECT_EQ(plan_decode({1, 1, 32768, 32, 32, 128}, KvFormat::int4, kSms).stagger, 0);
-  EXPECT_EQ(plan_decode({64, 1, 1024, 32, 32, 128}, KvFormat::f16, kSms).stagger, 0);
+  EXPECT_EQ(plan_decode({64, 1, 2048, 32, 32, 128}, KvFormat::f16, kSms).stagger, 0);
 }
 
 TEST(AttentionConfig, PartsAreBounded) {
-  for (const int64_t sequences : {1, 3, 40, 500, 20000}) {
-    for (const int64_t context : {1, 100, 5000, 1 << 20}) {
-      for (const int64_t kv_heads : {1, 8, 32}) {
-        const DecodePlan plan = plan_decode({sequences, 1, context, 32, kv_heads, 128}, KvFormat::int8, kSms);
-        if (plan.splits > 1) {
-          EXPECT_LE(plan.items(), kAttentionParts);
+  bool reaches_many = false;
+  for (const KvFormat format : {KvFormat::int4, KvFormat::int8, KvFormat::f16}) {
+    for (const int64_t sequences : {1, 3, 40, 52, 500, 20000}) {
+      for (const int64_t context : {1, 100, 5000, 8192, 1 << 20}) {
+        for (const int64_t kv_heads : {1, 8, 32}) {
+          for (const int64_t rows : {1, 4, 100}) {
+            const DecodePlan plan = plan_decode({sequences, rows, context, 32, kv_heads, 128}, format, kSms);
+            EXPECT_LE(plan.splits, std::max<int64_t>(1, (context + 127) / 128));
+            if (plan.splits == 1) continue;
+            EXPECT_LE(plan.items(), kAttentionParts);
+            reaches_many = reaches_many || plan.items() > kAttentionParts / 2;
+          }
         }
-        EXPECT_LE(plan.splits, std::max<int64_t>(1, (context + 127) / 128));
       }
     }
   }
+  EXPECT_TRUE(reaches_many);
 }
 
 TEST(AttentionConfig, RowsOfAGroupShareColumns) {

@@ -412,6 +412,7 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
   __syncthreads();
   constexpr int kFours = kDim / 4;
   constexpr int kStride = kDecodeColumns * (kDim + 4);
+  static_assert(kStride <= kAttentionPartFloats);
   const int n_parts = p.splits == 1 ? 1 : n_splits(item.context, p.splits);
   const unsigned tile_index = blockIdx.z * gridDim.y + blockIdx.y;
   float* const parts = p.parts + static_cast<int64_t>(tile_index) * p.splits * kStride;
@@ -451,16 +452,17 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
   }
   if (n_parts == 1) return;
 
-  // The last blocks of a sequence merge, a column each; blocks begin in the order of their numbers, and those
-  // that may wait for later ones are no more than the columns. Teams of threads divide the parts, kBatch of
-  // them on their way at once: a part is a trip to L2. What has been read becomes nothing again.
+  // The last blocks of a sequence merge, a column each. They wait for others, later ones too; CUDA does not
+  // promise that blocks begin in the order of their numbers, but GPUs do that: only the last tile that has
+  // begun can lack parts then, so that fewer blocks than a tile has columns wait for one that has not. Teams
+  // of threads divide the parts, kBatch of them on their way at once: a part is a trip to L2. What has been
+  // read becomes nothing again.
   constexpr int kBatch = 4;
-  constexpr int kMergeBytes = kDecodeColumns * kDim * 4;
-  constexpr int kRingBytes = S::kStages * S::kStageBytes;
   // Behind what the first two warps have left the merge of warps.
-  static_assert(kMergeBytes + S::kThreads * 16 <= kRingBytes);
+  constexpr int kMergeBytes = kDecodeColumns * kDim * 4, kWarpBytes = S::kStages * S::kStageBytes;
+  static_assert(kMergeBytes + S::kThreads * 16 <= kWarpBytes);
   auto* const values_of_teams = reinterpret_cast<float4*>(shared + kMergeBytes);
-  auto* const heads_of_teams = reinterpret_cast<float2*>(shared + kRingBytes + kMergeBytes);
+  auto* const heads_of_teams = reinterpret_cast<float2*>(shared + kWarpBytes + kMergeBytes);
   const float nothing = __uint_as_float(0xFFFFFFFF);
   const int n_teams = min((n_parts + kBatch - 1) / kBatch, S::kThreads / kFours);
   const int team = static_cast<int>(threadIdx.x) / kFours;

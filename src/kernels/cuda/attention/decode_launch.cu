@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "kernels/cuda/attention/decode_kernel.cuh"
 #include "kernels/cuda/attention/launch.h"
 #include "kernels/cuda/runtime.h"

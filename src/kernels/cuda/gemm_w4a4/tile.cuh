@@ -58,7 +58,7 @@ struct Tile {
   // what it needs and no more, of shared memory, too, so that small kernels behind it begin beside it and
   // have loaded what they can when they may go on. (What counts are the 16 Ki registers of each quarter of
   // the multiprocessor: beside two consumer warpgroups a norm of 4,096 channels fits. Beside three it does up
-  // to 32 tokens; with 64 tokens a step would be slower for it.)
+  // to 32 tokens; with 64 tokens it was made to fit, and a step took longer.)
   static constexpr bool kFew = kTokens <= 64;
   static constexpr bool kTight = kRowGroups == 3 && kTokens < 64;
   static constexpr int kConsumerRegisters = kFew               ? (kWarpgroups == 2 ? 96
@@ -97,7 +97,8 @@ struct Tile {
   static constexpr int kSumBarrierAt = kScaleBarriersAt + 4 * 8;
   static constexpr int kSharedBytes = kBarriersAt + kBarrierBytes;
   static_assert(kRegisters * (kWarpgroups + 1) >= kAllRegisters && kRegisters * kThreads <= 65536);
-  static_assert(kWarpgroups >= 2 && kWarpgroups <= 4 && kStages >= 2 * kTurns);
+  // Where a unit is waited for before the one ahead of it is released, three are on their way.
+  static_assert(kWarpgroups >= 2 && kWarpgroups <= 4 && kStages >= (kFew ? 3 : 2) * kTurns);
 };
 
 struct Place {

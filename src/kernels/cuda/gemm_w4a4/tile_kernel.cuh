@@ -191,7 +191,7 @@ class Consumer {
       last = barrier;
       unpack(a[3], v1.z, v1.w);
       if constexpr (!T::kFew) advance(left);
-      // Behind the last unit, what follows is of no use and no harm.
+      // Behind the last unit, what follows is of no use and no harm; what it loads may be half written.
       v1 = load_vector(weights_ + values_at_ + 512);
       multiply(a[2], tokens + 4);
       unpack.set(k);
