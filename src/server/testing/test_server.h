@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include <spdlog/spdlog.h>
+
 #include "server/http_server.h"
 
 namespace atom::test_support {
@@ -28,6 +30,9 @@ class TestServer {
       const std::lock_guard lock(mutex_);
       responses_.emplace_back(path, status);
     };
+    // Whoever asks first makes it. The library has no thread sanitizer in it, which would see a race of two
+    // of the server's threads in that.
+    spdlog::default_logger();
     server.emplace(std::move(options),
                    [this](auto request, auto exchange) { answer(std::move(request), std::move(exchange)); });
   }
