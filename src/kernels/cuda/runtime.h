@@ -15,6 +15,14 @@ inline void check(cudaError_t status, const char* call) {
 
 #define ATOM_CUDA_CHECK(call) ::atom::cuda::check((call), #call)
 
+/// Streaming multiprocessors of the current device.
+inline int sm_count() {
+  int device = 0, count = 0;
+  ATOM_CUDA_CHECK(cudaGetDevice(&device));
+  ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
+}
+
 struct LaunchOptions {
   /// Blocks along x that share a cluster.
   int cluster = 1;

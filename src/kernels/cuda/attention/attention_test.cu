@@ -119,12 +119,6 @@ __global__ void copy_own_rows(KvLayerView from, KvLayerView to, const SequenceSp
   }
 }
 
-int multiprocessors() {
-  int count = 0;
-  ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, 0));
-  return count;
-}
-
 /// Runs `batch` on the device. The queries are rounded to options.type first, in the batch too.
 std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) {
   const Attention op = batch.op();
@@ -174,7 +168,7 @@ std::vector<float> run_on_device(AttentionBatch& batch, const Options& options) 
   args.scale = op.scale;
   args.window = op.window;
   AttentionContext context;
-  context.sm_count = multiprocessors();
+  context.sm_count = sm_count();
   context.scratch_bytes = attention_scratch_bytes(args, context.sm_count, options.exact);
   DeviceBuffer scratch(context.scratch_bytes);
   context.scratch = scratch.as<void>();
@@ -229,7 +223,7 @@ DecodePlan plan_of(AttentionBatch& batch, int64_t slack) {
   const HostShape& shape = batch.shape();
   return plan_decode({static_cast<int64_t>(batch.spans().size()), 1, longest + slack,
                       shape.n_kv_heads * shape.group, shape.n_kv_heads, shape.head_dim},
-                     shape.format, multiprocessors());
+                     shape.format, sm_count());
 }
 
 /// The fastest CPU implementation: all of them give the same bits.
@@ -425,7 +419,7 @@ TEST(CudaDecodeAttention, PartsOfSeveralRounds) {
       const DecodePlan plan = plan_of(batch, 0);
       EXPECT_GT(plan.splits, 1);
       EXPECT_EQ(plan.warps, 4);
-      EXPECT_GT(plan.items(), decode_warps_per_sm(format) / 4 * multiprocessors());
+      EXPECT_GT(plan.items(), decode_warps_per_sm(format) / 4 * sm_count());
       EXPECT_TRUE(fast_is_close(batch, {false, DType::f32, 0}, 128, kTolerance)) << describe(batch.shape());
     }
   }

@@ -20,7 +20,7 @@ constexpr int64_t kMaxSplits = 256;
 /// With so many rounds of int4, and so many stages a warp, blocks of an SM that begin together end together
 /// for a while, and memory waits for the next ones. Formats of more bytes keep it busy with fewer blocks.
 constexpr int64_t kStaggeredRounds = 3;
-constexpr int64_t kStaggeredStages = 16;
+constexpr double kStaggeredStages = 16;
 constexpr int kStaggerCycles = 3000;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) {
@@ -74,13 +74,10 @@ DecodePlan plan_decode(const AttentionShape& shape, KvFormat format, int sm_coun
       least = time;
       plan.splits = splits;
       plan.warps = warps;
+      const bool staggers = format == KvFormat::int4 && warps < all_warps && stages >= kStaggeredStages &&
+                            whole * splits >= kStaggeredRounds * slots;
+      plan.stagger = staggers ? kStaggerCycles : 0;
     }
-  }
-  const int64_t blocks_per_sm = all_warps / plan.warps;
-  const int64_t stages = ceil_div(shape.max_context, plan.splits * decode_stage_keys(format) * plan.warps);
-  if (format == KvFormat::int4 && blocks_per_sm > 1 && stages >= kStaggeredStages &&
-      plan.items() >= kStaggeredRounds * blocks_per_sm * sm_count) {
-    plan.stagger = kStaggerCycles;
   }
   return plan;
 }

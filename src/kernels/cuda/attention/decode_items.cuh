@@ -57,6 +57,7 @@ __device__ inline int split_keys(int context, int splits) {
 
 /// Parts of a context that are not empty.
 __device__ inline int n_splits(int context, int splits) {
+  if (splits == 1) return 1;
   const int per_split = split_keys(context, splits);
   return (context + per_split - 1) / per_split;
 }

@@ -56,12 +56,13 @@ __device__ inline bool is_written(float4 x) {
 /// from `channel` on.
 template <int kDim>
 struct PartPlace {
+  static constexpr int kColumnFloats = 4 + kDim;
   float2* head;
   float4* values;
 
   __device__ PartPlace(float* part, int column, int channel)
-      : head(reinterpret_cast<float2*>(part + column * (kDim + 4))),
-        values(reinterpret_cast<float4*>(part + column * (kDim + 4) + 4 + channel)) {}
+      : head(reinterpret_cast<float2*>(part + column * kColumnFloats)),
+        values(reinterpret_cast<float4*>(part + column * kColumnFloats + 4 + channel)) {}
 };
 
 /// Waits for the turn of this block, if it is among the first ones of its SM: blocks go to SMs in the order
@@ -411,9 +412,9 @@ __global__ void __launch_bounds__(kWarps * 32, (Shape<kFormat, kDim, kWarps>::kB
   }
   __syncthreads();
   constexpr int kFours = kDim / 4;
-  constexpr int kStride = kDecodeColumns * (kDim + 4);
+  constexpr int kStride = kDecodeColumns * Part::kColumnFloats;
   static_assert(kStride <= kAttentionPartFloats);
-  const int n_parts = p.splits == 1 ? 1 : n_splits(item.context, p.splits);
+  const int n_parts = n_splits(item.context, p.splits);
   const unsigned tile_index = blockIdx.z * gridDim.y + blockIdx.y;
   float* const parts = p.parts + static_cast<int64_t>(tile_index) * p.splits * kStride;
   const auto store = [&](int column, int channel, float4 x, float sum) {

@@ -53,14 +53,6 @@ inline unsigned blocks_for(int64_t items, int64_t per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
 }
 
-/// Streaming multiprocessors of the current device.
-inline int sm_count() {
-  int device = 0, count = 0;
-  ATOM_CUDA_CHECK(cudaGetDevice(&device));
-  ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-  return count;
-}
-
 /// Rows and columns as the output wants them, and a layout that its form can hold.
 inline void check_output(const QuantizedOutput& out, int64_t cols) {
   const ChannelLayout& layout = out.spec.layout;

@@ -454,7 +454,7 @@ void sample(const Sample& op, int cluster, cudaStream_t stream) {
 void sample(const Sample& op, cudaStream_t stream) {
   // Blocks for all multiprocessors, as long as every warp has a chunk. Of clusters of 4 and 8 no more than
   // what finds room at once wherever multiprocessors are missing.
-  const int64_t multiprocessors = fused::sm_count();
+  const int64_t multiprocessors = sm_count();
   int cluster = 1;
   const auto wants_more = [&] {
     return (op.logits.rows * cluster * 2 <= multiprocessors / (cluster > 1 ? 2 : 1) &&

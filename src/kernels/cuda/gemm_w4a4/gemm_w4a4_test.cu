@@ -109,13 +109,6 @@ class Problem {
   GemmContext context;
 
  private:
-  static int sm_count() {
-    int device = 0, sms = 0;
-    ATOM_CUDA_CHECK(cudaGetDevice(&device));
-    ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-    return sms;
-  }
-
   Buffer weight_, x_, x_scales_;
 };
 

@@ -86,7 +86,10 @@ class Unpack {
   uint32_t eights_, k0_ = 0, k1_ = 0, offset0_ = 0, offset1_ = 0;
 };
 
-/// wgmma::descriptor() of a tile, of its low word: the high one is the same for all.
+/// wgmma::descriptor() as its low word: the high one is the same for all tiles.
+__device__ __forceinline__ uint32_t low_word(uint32_t shared_address) {
+  return static_cast<uint32_t>(wgmma::descriptor(shared_address));
+}
 __device__ __forceinline__ uint64_t with_low_word(uint32_t low) {
   return wgmma::descriptor(0) >> 32 << 32 | low;
 }

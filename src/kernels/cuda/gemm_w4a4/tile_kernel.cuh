@@ -123,10 +123,10 @@ class Consumer {
   /// `turn` must be the same for the whole warp, as the compiler sees it: then what follows from it is in
   /// uniform registers.
   __device__ Consumer(uint32_t shared, int row_group, int turn, int warp, int lane)
-      : tokens_(pin(static_cast<uint32_t>(wgmma::descriptor(shared + turn * T::kXBytes)))),
+      : tokens_(pin(low_word(shared + turn * T::kXBytes))),
         weights_(pin(shared + T::kWeightsAt + turn * T::kWeightBytes)),
         barrier_(pin(shared + T::kBarriersAt + turn * 8)),
-        end_(pin(static_cast<uint32_t>(wgmma::descriptor(shared + T::kWeightsAt)))),
+        end_(pin(low_word(shared + T::kWeightsAt))),
         values_at_(pin(row_group * kHalfUnitBytes + warp * 1024 + lane * 16)),
         multipliers_at_(pin(row_group * kHalfUnitBytes + kHalfUnitValueBytes + warp * 16 + lane / 4 * 2)),
         lane_(lane) {}
@@ -222,6 +222,7 @@ class Consumer {
     if (lane_ == 0) ptx::barrier_arrive_at(barrier + T::kStages * 8);
   }
 
+  // tokens_ and end_ are low words of descriptors, whose unit is 16 bytes.
   uint32_t tokens_, weights_, barrier_, parity_ = 0, end_;
   uint32_t values_at_, multipliers_at_;
   int lane_;

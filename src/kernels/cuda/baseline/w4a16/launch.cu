@@ -78,10 +78,7 @@ void launch_as(const w4a16::Params& p, cudaStream_t stream) {
 }
 
 void stream_weights(const W4A16Args& args, cudaStream_t stream) {
-  int device = 0, sm_count = 0;
-  ATOM_CUDA_CHECK(cudaGetDevice(&device));
-  ATOM_CUDA_CHECK(cudaDeviceGetAttribute(&sm_count, cudaDevAttrMultiProcessorCount, device));
-  const w4a16::Config config = w4a16::choose(args.m, args.n, args.k, sm_count);
+  const w4a16::Config config = w4a16::choose(args.m, args.n, args.k, sm_count());
   w4a16::Params p = {};
   p.w = args.w;
   p.x = static_cast<const __half*>(args.x);
